@@ -1,0 +1,55 @@
+"""Training and judging in plain PyTorch, for the examples: batches are dicts with ``channels`` and ``target``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+Batch = Mapping[str, Any]
+
+
+def fit(model: nn.Module, batches: Sequence[Batch], *, steps: int, unknown: int) -> tuple[float, float]:
+    """Train for some steps, a batch each, and give the mean loss over all batches before and after.
+
+    Parameters
+    ----------
+    batches : ``channels`` (N, C, y, x), float32, and ``target`` (N, y, x), int64
+    unknown : the target's value of pixels that do not count
+    """
+    before = mean_loss(model, batches, unknown)
+    optimizer = torch.optim.AdamW(model.parameters())
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=steps)
+    model.train()
+    for batch in islice(cycle(batches), steps):
+        optimizer.zero_grad()
+        loss(model, batch, unknown).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+        rate.step()
+    return before, mean_loss(model, batches, unknown)
+
+
+def loss(model: nn.Module, batch: Batch, unknown: int) -> Tensor:
+    return cross_entropy(model(batch["channels"]), batch["target"], ignore_index=unknown)
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: Sequence[Batch], unknown: int) -> float:
+    model.eval()
+    return sum(float(loss(model, batch, unknown)) for batch in batches) / len(batches)
+
+
+@torch.no_grad()
+def score(model: nn.Module, batches: Sequence[Batch], *, unknown: int) -> tuple[float, float, Tensor]:
+    """Give the share of pixels answered rightly, that of their most common class, and the answers, (N, y, x)."""
+    model.eval()
+    answers = torch.cat([model(batch["channels"]).argmax(dim=1) for batch in batches])
+    target = torch.cat([batch["target"] for batch in batches])
+    known = target != unknown
+    right = (answers == target)[known].float().mean()
+    most = target[known].bincount().max() / known.sum()
+    return float(right), float(most), answers

@@ -1,0 +1,387 @@
+"""Cubes to windows: which pixels make a chip, as integer arrays, before any is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+import xarray as xr
+
+from geopipes.datacubes.cube import Cube, Cubes, Window
+from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.errors import ChipError, ChipTooLarge, MarginTooSmall
+from geopipes.steps import Step, dataset_wanted
+
+if TYPE_CHECKING:
+    from xbatcher import BatchGenerator
+
+Edge = Literal["drop", "pad", "shift"]
+Coverage = Literal["full", "any"]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Sequence[Any]):
+    """A plan: windows over cubes, nothing read.
+
+    Attributes
+    ----------
+    cubes : what the windows are cut from
+    size : of each window, (y, x) [px of the (first) cube]
+    margin : pixels read beyond the window on every side
+    dates : dates in each window; None for all
+    ids : (n,) each window's place in the plan as it was cut
+    cube, time, row, col : (n,) the cube, and the first date, row and column of each window
+    left_out : windows that some source does not cover, or whose place belongs to another zone
+    steps : what happens to each chip, recorded
+    """
+
+    cubes: tuple[Cube, ...]
+    size: tuple[int, int]
+    margin: int
+    dates: int | None
+    ids: Indices
+    cube: Indices
+    time: Indices
+    row: Indices
+    col: Indices
+    left_out: int = 0
+    steps: tuple[Step, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Windows: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """Give the chip at a position, lazy: all of it is read at the first look at any of its pixels."""
+        return self.take(np.arange(len(self))[index]) if isinstance(index, slice) else look(self, index)
+
+    def take(self, positions: npt.ArrayLike) -> Windows:
+        """Give the plan of these positions, in this order."""
+        pick = np.asarray(positions, dtype=np.int64)
+        columns = {name: getattr(self, name)[pick] for name in ("ids", "cube", "time", "row", "col")}
+        return replace(self, **columns)
+
+    def map(self, step: Step) -> Windows:
+        """Record a step; a step that needs neighbours uses the margin.
+
+        Raises
+        ------
+        MarginTooSmall
+            if the steps together need more pixels than the chips carry
+        """
+        steps = (*self.steps, step)
+        needed = sum(s.margin for s in steps)
+        if needed > self.margin:
+            raise MarginTooSmall(
+                f"{step} and the steps before it need {needed} px around each chip, which carries {self.margin}: "
+                f"write chip(..., margin={needed})"
+            )
+        return replace(self, steps=steps)
+
+    def window(self, position: int) -> tuple[Cube, Window]:
+        """Give the cube and the window (without margin) of the chip at a position."""
+        i = range(len(self))[position]
+        row, col, start = int(self.row[i]), int(self.col[i]), int(self.time[i])
+        time = None if self.dates is None else slice(start, start + self.dates)
+        window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
+        return self.cubes[int(self.cube[i])], window
+
+
+def chip(
+    cubes: Cubes,
+    size: int | tuple[int, int],
+    *,
+    overlap: int | tuple[int, int] = 0,
+    margin: int = 0,
+    edge: Edge = "drop",
+    time: int | None = None,
+    coverage: Coverage = "full",
+) -> Windows:
+    """Cut cubes into windows on a regular grid; nothing is read.
+
+    Parameters
+    ----------
+    cubes : one for each grid
+    size : of a chip [px], one number or (y, x); of several inputs, in pixels of the first
+    overlap : of neighbouring chips [px], one number or (y, x)
+    margin : pixels read beyond the chip on every side, for steps that need neighbours; `tensor` crops them
+    edge : what happens where the cube is no multiple of the chip: ``"drop"`` leaves the rest out, ``"pad"`` goes
+        on beyond the edge with pixels that are not valid, ``"shift"`` moves the last chip back inside; the last
+        two cover every pixel
+    time : dates in a chip, one after the other; None keeps all dates. With several inputs, of the first. Dates
+        left over are dropped with edge="drop", else covered by a last window that is moved back
+    coverage : ``"full"`` keeps the windows that every source covers (the union of its raster extents over all
+        dates contains the window), ``"any"`` all of them
+
+    Returns
+    -------
+    windows by cube, date, row and column. Where cubes of several UTM zones see one place, the chip belongs to
+    the zone whose central meridian is nearest to its centre.
+
+    Raises
+    ------
+    ChipTooLarge
+        if no cube holds a single chip
+    ChipError
+        if the numbers make no grid, or no window is covered
+    GridMismatch
+        if a chip would cut pixels of an input in two
+    """
+    shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
+    stride = (shape[0] - lap[0], shape[1] - lap[1])
+    if min(shape) < 1 or min(lap) < 0 or min(stride) < 1 or margin < 0:
+        raise ChipError(
+            f"chip(size={size}, overlap={overlap}, margin={margin}): size must be at least 1 px, overlap at least 0 "
+            "and less than size, margin at least 0"
+        )
+    parts = []
+    for index, cube in enumerate(cubes.cubes):
+        cube.check_windows(shape, stride, margin)
+        rows = _starts(cube.geobox.shape.y, shape[0], stride[0], edge)
+        cols = _starts(cube.geobox.shape.x, shape[1], stride[1], edge)
+        times = _date_starts(cube, time, edge)
+        grid = np.meshgrid(np.array([index]), times, rows, cols, indexing="ij")
+        parts.append(np.stack([axis.ravel() for axis in grid]).astype(np.int64))
+    columns = np.concatenate(parts, axis=1)
+    if columns.shape[1] == 0:
+        sizes = ", ".join(f"{cube.geobox.shape.y} x {cube.geobox.shape.x}" for cube in cubes.cubes)
+        raise ChipTooLarge(
+            f"chip(size={shape[0]} x {shape[1]}): the cube is {sizes} px (y, x); use a smaller size or edge='pad'"
+        )
+    index, times, rows, cols = columns
+    windows = Windows(cubes.cubes, shape, margin, time, np.arange(len(index)), index, times, rows, cols)
+    kept = np.flatnonzero(_covered(windows, coverage) & _owned(windows))
+    if len(kept) == 0:
+        raise ChipError(
+            f"chip: none of the {len(windows)} windows of {shape[0]} x {shape[1]} px is covered by every source; "
+            "use a smaller size, coverage='any', or other bounds"
+        )
+    left_out = len(windows) - len(kept)
+    return replace(windows.take(kept), ids=np.arange(len(kept)), left_out=left_out)
+
+
+def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
+    """Give (y, x)."""
+    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair):
+        raise ChipError(f"chip({name}={value!r}): give whole pixels, one number or (y, x)")
+    return int(pair[0]), int(pair[1])
+
+
+def _starts(length: int, size: int, stride: int, edge: Edge) -> Indices:
+    """Give where windows begin along one axis of ``length`` pixels."""
+    if edge not in ("drop", "pad", "shift"):
+        raise ChipError(f"chip(edge={edge!r}): use 'drop', 'pad' or 'shift'")
+    whole = np.arange(0, max(length - size + 1, 0), stride, dtype=np.int64)
+    end = int(whole[-1]) + size if len(whole) else 0
+    if end >= length or edge == "drop":
+        return whole
+    if edge == "shift":
+        return np.append(whole, length - size) if length >= size else whole
+    return np.append(whole, whole[-1] + stride if len(whole) else 0)
+
+
+def _date_starts(cube: Cube, time: int | None, edge: Edge) -> Indices:
+    """Give the first date of each window."""
+    if time is None:
+        return np.zeros(1, np.int64)
+    dates = first(cube.dataset).sizes.get("time", 0)
+    if time < 1 or time > dates:
+        raise ChipTooLarge(f"chip(time={time}): the cube has {dates} dates; use a smaller number, or None for all")
+    return _starts(dates, time, time, "drop" if edge == "drop" else "shift")
+
+
+def _covered(windows: Windows, coverage: Coverage) -> npt.NDArray[np.bool_]:
+    """Say which windows, cut to their grid, lie inside their cube's footprint."""
+    if coverage == "any":
+        return np.ones(len(windows), bool)
+    if coverage != "full":
+        raise ChipError(f"chip(coverage={coverage!r}): use 'full' or 'any'")
+    covered = np.empty(len(windows), bool)
+    for index, cube in enumerate(windows.cubes):
+        mine = windows.cube == index
+        footprint = cube.footprint
+        shapely.prepare(footprint)
+        covered[mine] = shapely.covers(footprint, boxes(windows, mine))
+    return covered
+
+
+def boxes(windows: Windows, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    """Give the rectangles of some windows of one cube, cut to its grid, in its CRS."""
+    indices = np.flatnonzero(which)
+    geobox = windows.cubes[int(windows.cube[indices[0]])].geobox if len(indices) else None
+    if geobox is None:
+        return np.empty(0, object)
+    affine, (height, width) = geobox.affine, geobox.shape
+    top, left = windows.row[indices], windows.col[indices]
+    bottom, right = np.minimum(top + windows.size[0], height), np.minimum(left + windows.size[1], width)
+    xs = [affine.c + affine.a * np.clip(col, 0, width) for col in (left, right)]
+    ys = [affine.f + affine.e * np.clip(row, 0, height) for row in (top, bottom)]
+    rectangles: npt.NDArray[np.object_] = shapely.box(xs[0], ys[1], xs[1], ys[0])
+    return rectangles
+
+
+def _owned(windows: Windows) -> npt.NDArray[np.bool_]:
+    """Say which windows belong to their own UTM zone: no nearer central meridian's cube sees their centre."""
+    owned = np.ones(len(windows), bool)
+    zones = [cube.crs.proj.utm_zone or "" for cube in windows.cubes]
+    if len(set(zones)) < 2 or "" in zones:
+        return owned
+    for index, cube in enumerate(windows.cubes):
+        mine = windows.cube == index
+        if not mine.any():
+            continue
+        centres = shapely.centroid(boxes(windows, mine))
+        x, y = shapely.get_x(centres), shapely.get_y(centres)
+        lon, lat = pyproj.Transformer.from_crs(cube.crs.to_wkt(), 4326, always_xy=True).transform(x, y)
+        own = _distance(zones[index], lon, lat)
+        keep = np.ones(len(own), bool)
+        for other, rival in enumerate(windows.cubes):
+            if zones[other] != zones[index]:
+                to = pyproj.Transformer.from_crs(4326, rival.crs.to_wkt(), always_xy=True)
+                seen = shapely.covers(rival.footprint, shapely.points(*to.transform(lon, lat)))
+                inside = shapely.box(*rival.geobox.boundingbox.bbox)
+                seen &= shapely.covers(inside, shapely.points(*to.transform(lon, lat)))
+                nearer = _distance(zones[other], lon, lat)
+                keep &= ~(seen & ((nearer < own) | ((nearer == own) & (other < index))))
+        owned[mine] = keep
+    return owned
+
+
+def _distance(zone: str, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give degrees from a zone's central meridian; a place on the other hemisphere is one zone further."""
+    meridian = int(zone[:-1]) * 6 - 183
+    away = np.abs((lon - meridian + 180) % 360 - 180)
+    wrong = (lat < 0) if zone.endswith("N") else (lat >= 0)
+    distance: npt.NDArray[np.float64] = away + 6.0 * wrong
+    return distance
+
+
+def load(windows: Windows, position: int) -> Any:
+    """Read the chip at a position and take it through the plan's steps.
+
+    Returns
+    -------
+    a loaded xr.Dataset (a dict of them for several inputs) with its margin, and the scalar coordinate ``chip``:
+    the chip's id, with the margin in its attributes
+    """
+    cube, window = windows.window(position)
+    element = identified(cube.read(window.grown(windows.margin)), windows, position)
+    return stepped(windows, element)
+
+
+def look(windows: Windows, position: int) -> Any:
+    """Give the chip at a position, lazy: the first look at any pixel reads the whole chip, once.
+
+    Returns
+    -------
+    an xr.Dataset (a dict of them for several inputs) that holds what `load` gives
+    """
+    position = range(len(windows))[position]
+    cube, window = windows.window(position)
+    grown = window.grown(windows.margin)
+    small = stepped(windows, identified(template(cube.dataset, grown.time), windows, position))
+    places = identified(cube.place(grown), windows, position)
+    once = Once(windows, position)
+    if not isinstance(small, dict):
+        return spread(small, first(places), once.reader(None))
+    return {name: spread(part, places.get(name, first(places)), once.reader(name)) for name, part in small.items()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Chips to be read by position, on any thread: what a pipe runs on after ``read``."""
+
+    windows: Windows
+    threads: int
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What happens to each chip as it is read."""
+        return self.windows.steps
+
+    def load(self, position: int) -> Any:
+        """Read the chip at a position."""
+        return load(self.windows, position)
+
+
+class Once:
+    """A chip that is read at the first look and kept as long as it is looked at."""
+
+    def __init__(self, windows: Windows, position: int) -> None:
+        self._windows, self._position, self._lock = windows, position, Lock()
+        self._chip: Any = None
+
+    def reader(self, name: str | None) -> Callable[[str, dict[str, slice]], Array]:
+        """Give what reads a block of a variable of one input."""
+
+        def read(variable: str, bounds: dict[str, slice]) -> Array:
+            with self._lock:
+                if self._chip is None:
+                    self._chip = load(self._windows, self._position)
+            dataset = self._chip if name is None else self._chip[name]
+            values: Array = dataset[variable].isel(bounds).values
+            return values
+
+        return read
+
+
+def stepped(windows: Windows, element: Any) -> Any:
+    """Take a chip through the plan's steps."""
+    for step in windows.steps:
+        element = dataset_wanted(step, step(element), element)
+    return element
+
+
+def identified(element: Any, windows: Windows, position: int) -> Any:
+    """Give a chip its id, and say how wide its margin is."""
+    if isinstance(element, dict):
+        rows = windows.size[0] + 2 * windows.margin
+        return {
+            name: _named(dataset, windows, position, windows.margin * dataset.sizes["y"] // rows)
+            for name, dataset in element.items()
+        }
+    return _named(element, windows, position, windows.margin)
+
+
+def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
+    return dataset.assign_coords(chip=((), windows.ids[position], {"margin": margin}))
+
+
+def slices(block: xr.Dataset, size: int | tuple[int, int], *, overlap: int | tuple[int, int] = 0) -> BatchGenerator:
+    """Slice a block one looks at into chips, by xbatcher.
+
+    Parameters
+    ----------
+    block : any Dataset with dims y and x, of moderate size: the generator lists its windows at once
+    size, overlap : of the chips [px], one number or (y, x)
+
+    Returns
+    -------
+    an xbatcher.BatchGenerator: ``slices(block, 64)[3]`` is a lazy Dataset. Whole windows alone, in the order of
+    ``chip(64, edge="drop", coverage="any")``
+    """
+    from xbatcher import BatchGenerator
+
+    shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
+    dims = {"y": shape[0], "x": shape[1]}
+    return BatchGenerator(block, dims, {"y": lap[0], "x": lap[1]}, preload_batch=False)
+
+
+__all__ = ["Reading", "Windows", "chip", "load", "look", "slices"]

@@ -1,0 +1,325 @@
+"""From items to cubes: stacked over time, joined with what has no time, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyproj
+import pystac
+from odc.geo.crs import CRS
+
+from geopipes import grids
+from geopipes.catalogs import Scenes
+from geopipes.datacubes.arraycube import ArrayCube
+from geopipes.datacubes.cube import Cube, Cubes
+from geopipes.datacubes.stackcube import StackCube
+from geopipes.datacubes.together import JoinedCube, side_by_side
+from geopipes.errors import EmptySearch, GridError, GridMismatch, SourceError
+from geopipes.read.engines import load_odc, load_stackstac
+from geopipes.read.headers import Band, sources
+from geopipes.read.sources import Source, Stack, Variable
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from odc.geo.geobox import GeoBox
+
+    from geopipes.read.bands import Bands
+
+Engine = Literal["window", "odc", "stackstac"]
+PerBand = Mapping[str, Any]
+RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
+DEGREES_PER_HOUR = 15  # the sun's way over the sky
+
+
+def stack(
+    scenes: Scenes | Sequence[pystac.Item],
+    bands: Bands = None,
+    *,
+    resolution: float | tuple[float, float] | None = None,
+    crs: Any = None,
+    bounds: tuple[float, float, float, float] | None = None,
+    geobox: GeoBox | None = None,
+    like: GeoBox | xr.Dataset | xr.DataArray | None = None,
+    groupby: str | Callable[[pystac.Item], Any] = "time",
+    resampling: str | PerBand = "nearest",
+    dtype: str | PerBand | None = None,
+    nodata: float | PerBand | None = None,
+    engine: Engine = "window",
+    headers: Literal["item", "file"] = "item",
+) -> Cubes:
+    """Stack items to lazy cubes on a common grid; no pixels are read.
+
+    Parameters
+    ----------
+    scenes : items, and the region they were searched in
+    bands : asset keys, band or common names, ``"asset#2"`` for a band by number, patterns of keys
+        (``"B0*"``); a mapping gives names of one's own, ``{"red": "B04"}``, and may list alternatives that are
+        tried item by item, ``{"red": ["B04", "SR_B4"]}``. None for all raster data. An asset of many bands,
+        asked for by its key, is one variable with a band dimension
+    resolution : pixel size in the CRS's units, one number or (y, x); None for the finest of the sources
+    crs : of the grid; ``"utm"`` gives one grid for each UTM zone; None for the CRS that all sources share
+    bounds : (left, bottom, right, top) in the grid's CRS; None for the region searched
+    geobox, like : the grid itself, or an xarray object on it
+    groupby : what makes a time step: ``"time"`` (one datetime), ``"solar_day"``, ``"id"`` (each item), a
+        property's name, or a function of the item. Within a step the first valid pixel by (datetime, id) wins
+    resampling : ``"nearest"``, ``"bilinear"``, ``"cubic"``, ``"average"`` or ``"mode"`` for pixels that are not on
+        the grid; one for all, or by band, ``{"scl": "nearest", "*": "bilinear"}``
+    dtype : of the cube's pixels, one or by band; None for the files' own
+    nodata : the value that stands for no measurement where files do not say or say wrong, one or by band
+    engine : ``"window"``, our own reader; ``"odc"`` or ``"stackstac"``, which give the same layout on dask for
+        whole-area work
+    headers : ``"file"`` opens every file rather than believe what the items state of it
+
+    Returns
+    -------
+    one cube for each grid: variables (time, y, x), or (time, band, y, x); one boolean ``valid`` (time, y, x), the
+    AND over the bands; floats are NaN exactly where it is False. An item that touches no pixel of the grid adds no
+    time step
+
+    Raises
+    ------
+    EmptySearch
+        if there are no items
+    UnknownBand, NotGeoreferenced, SourceError
+        if an item lacks a band, a CRS or a transform
+    GridError
+        if the sources' CRSs differ and none was chosen, or no item touches the grid
+    """
+    scenes = scenes if isinstance(scenes, Scenes) else Scenes(tuple(scenes))
+    if len(scenes) == 0:
+        raise EmptySearch("stack: there are no items; widen the search's region, dates or filter")
+    found = sources(scenes.items, bands, modifier=scenes.modifier, headers=headers)
+    found = [_stated(band, nodata) for band in found]
+    chosen = grids.choose(
+        [source for band in found for source in band.sources],
+        resolution=resolution, crs=crs, bounds=bounds, geobox=geobox, like=like, region=scenes.region,
+    )  # fmt: skip
+    steps = [_step_key(item, source, groupby) for item, source in zip(scenes, found[0].sources, strict=True)]
+    cubes: list[Cube] = []
+    for grid, members in chosen:
+        stacked = _stacked(found, steps, grid, set(members), resampling, dtype)
+        if engine == "window":
+            cubes.append(StackCube(stacked))
+        elif engine in ("odc", "stackstac"):
+            cubes.append(ArrayCube((load_odc if engine == "odc" else load_stackstac)(stacked), grid))
+        else:
+            raise SourceError(f"stack(engine={engine!r}): use 'window', 'odc' or 'stackstac'")
+    return Cubes(cubes)
+
+
+def join(
+    cubes: Cubes,
+    other: Scenes | Sequence[pystac.Item] | Cubes,
+    *,
+    name: str | None = None,
+    bands: Bands = None,
+    resampling: str | PerBand = "nearest",
+    dtype: str | PerBand | None = None,
+    nodata: float | PerBand | None = None,
+) -> Cubes:
+    """Join what has no time of its own, labels or elevation, read onto the cubes' grid.
+
+    Parameters
+    ----------
+    cubes : what it is joined to
+    other : items, mosaicked whatever their dates (the first valid pixel by (datetime, id) wins), or cubes
+        without time on the same grids
+    name : of the variable; None keeps the band's own name
+    bands, resampling, dtype, nodata : as in `stack`
+
+    Returns
+    -------
+    the cubes with the variables (y, x) of the other; these keep their dtype and nodata, and leave the times and
+    ``valid`` alone
+
+    Raises
+    ------
+    EmptySearch, UnknownBand, NotGeoreferenced
+        as in `stack`
+    GridMismatch
+        if cubes are given that are not on the same grids
+    SourceError
+        if a name is taken, or one name is given for several bands
+    """
+    if isinstance(other, Cubes):
+        parts = [_on_grid(cube, other) for cube in cubes.cubes]
+        return Cubes([_joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
+    scenes = other if isinstance(other, Scenes) else Scenes(tuple(other))
+    if len(scenes) == 0:
+        raise EmptySearch("join: there are no items to join; widen their search")
+    found = [_stated(band, nodata) for band in sources(scenes.items, bands, modifier=scenes.modifier)]
+    if name is not None and len(found) != 1:
+        raise SourceError(
+            f"join(name={name!r}): there are {len(found)} bands, {[band.name for band in found]}: choose one with "
+            "bands=[...], or leave name out"
+        )
+    joined = []
+    for cube in cubes.cubes:
+        touching = _touching(found, cube.geobox, range(len(scenes)))
+        variables = tuple(
+            _variable(band, name or band.name, [touching], resampling, dtype, cube.geobox) for band in found
+        )
+        joined.append(_joined(cube, StackCube(Stack(cube.geobox, None, variables))))
+    return Cubes(joined)
+
+
+def inputs(sources: Mapping[str, Cubes]) -> Cubes:
+    """Put several sources side by side on one footprint, each with its own times and resolution.
+
+    Parameters
+    ----------
+    sources : cubes by name, with one grid for each CRS; the first input's pixels count chips
+
+    Returns
+    -------
+    one cube for each CRS; its elements are dicts of Datasets. Its footprint is what all inputs span, cut to edges
+    that the pixels of all of them share
+
+    Raises
+    ------
+    GridMismatch
+        if the inputs' CRSs differ, or their pixels share no edges
+    """
+    if not sources:
+        raise SourceError("inputs() needs at least one source, inputs(s2=..., dem=...)")
+    by_crs: dict[str, dict[Any, Cube]] = {}
+    for name, cubes in sources.items():
+        by_crs[name] = {cube.geobox.crs: cube for cube in cubes.cubes}
+        if len(by_crs[name]) != len(cubes):
+            raise GridMismatch(f"inputs: {name!r} has several cubes of one CRS; give inputs(...) one grid for each CRS")
+    head = next(iter(by_crs))
+    for name, grids_of in by_crs.items():
+        if grids_of.keys() != by_crs[head].keys():
+            raise GridMismatch(
+                f"inputs: {name!r} is in {sorted(map(str, grids_of))}, {head!r} in {sorted(map(str, by_crs[head]))}: "
+                "give every stack(...) the same crs="
+            )
+    return Cubes([side_by_side({name: by_crs[name][crs] for name in sources}) for crs in by_crs[head]])
+
+
+def union(several: Sequence[Cubes]) -> Cubes:
+    """Make one source of several: their cubes one after the other."""
+    return Cubes([cube for cubes in several for cube in cubes.cubes])
+
+
+def _stacked(
+    found: Sequence[Band], keys: Sequence[Any], grid: GeoBox, members: set[int],
+    resampling: str | PerBand, dtype: str | PerBand | None,
+) -> Stack:  # fmt: skip
+    """Arrange the rasters of one grid by time step and precedence."""
+    times = [source.time for source in found[0].sources]
+    mine = [i for i in range(len(keys)) if any(k * len(keys) + i in members for k in range(len(found)))]
+    touching = _touching(found, grid, mine)
+    if not touching:
+        raise GridError(f"stack: none of the {len(keys)} items touches the grid {grid}; check bounds and region")
+    groups: dict[Any, list[int]] = {}
+    for i in touching:  # by (datetime, id), so that groups and what is in them are in a total order
+        groups.setdefault(keys[i], []).append(i)
+    steps = list(groups.values())
+    variables = tuple(_variable(band, band.name, steps, resampling, dtype, grid) for band in found)
+    return Stack(grid, tuple(times[step[0]] for step in steps), variables)
+
+
+def _touching(found: Sequence[Band], grid: GeoBox, among: Sequence[int]) -> list[int]:
+    """Give the items with a raster that touches the grid, by (datetime, id)."""
+    box = grids.extent(grid, grid.crs)
+    touches: dict[Any, bool] = {}
+    for band in found:
+        for raster in (band.sources[i].geobox for i in among):
+            if grids.key(raster) not in touches:
+                touches[grids.key(raster)] = bool(grids.extent(raster, grid.crs).intersects(box))
+    kept = [i for i in among if any(touches[grids.key(band.sources[i].geobox)] for band in found)]
+    return sorted(kept, key=lambda i: (found[0].sources[i].time, found[0].sources[i].item))
+
+
+def _variable(
+    band: Band, name: str, steps: Sequence[Sequence[int]], resampling: str | PerBand, dtype: str | PerBand | None,
+    grid: GeoBox,
+) -> Variable:  # fmt: skip
+    """Make one variable of the rasters of a band."""
+    rasters = tuple(tuple(band.sources[i] for i in step) for step in steps)
+    every = [source for step in rasters for source in step] or list(band.sources)
+    method = _of_band(resampling, band.name)
+    if method not in RESAMPLINGS:
+        raise SourceError(f"resampling={method!r} for {band.name!r}: use one of {', '.join(RESAMPLINGS)}")
+    given = _of_band(dtype, band.name)
+    kind = np.dtype(given) if given is not None else np.result_type(*(source.dtype for source in every))
+    holds = [s.nodata for s in every if s.nodata is not None and kind.kind != "f" and _holds(kind, s.nodata)]
+    return Variable(name, kind, holds[0] if holds else None, str(method), band.labels, rasters)
+
+
+def _stated(band: Band, nodata: float | PerBand | None) -> Band:
+    """Let the user's word on nodata stand above the files'."""
+    given = _of_band(nodata, band.name)
+    if given is None:
+        return band
+    return replace(band, sources=tuple(replace(source, nodata=float(given)) for source in band.sources))
+
+
+def _of_band(given: Any, name: str) -> Any:
+    """Give one band's value of an argument that is one for all, or by band with ``"*"`` for the rest."""
+    return given.get(name, given.get("*")) if isinstance(given, Mapping) else given
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Say whether an integer dtype can hold a value."""
+    info = np.iinfo(dtype) if dtype.kind in "iu" else None
+    return info is not None and float(value).is_integer() and info.min <= value <= info.max
+
+
+def _step_key(item: pystac.Item, source: Source, groupby: str | Callable[[pystac.Item], Any]) -> Any:
+    """Give what is equal for the items of one time step; undated items are one."""
+    time = source.time
+    if callable(groupby):
+        return groupby(item)
+    if groupby == "time":
+        return None if np.isnat(time) else time
+    if groupby == "solar_day":
+        return None if np.isnat(time) else (time + _solar(source)).astype("datetime64[D]")
+    if groupby == "id":
+        return item.collection_id, item.id
+    if groupby in item.properties:
+        return item.properties[groupby]
+    raise SourceError(
+        f"stack(groupby={groupby!r}): item {item.id!r} has no such property; use 'time', 'solar_day', 'id', one of "
+        f"{sorted(item.properties)}, or a function of the item"
+    )
+
+
+def _solar(source: Source) -> np.timedelta64:
+    """Give how far solar time at a raster's middle is ahead of UTC."""
+    height, width = source.geobox.shape
+    longitude, _ = _to_degrees(str(source.geobox.crs)).transform(*(source.geobox.affine @ (width / 2, height / 2)))
+    west = (longitude + 180) % 360 - 180  # some rasters count longitudes from 0 to 360
+    return np.timedelta64(round(west / DEGREES_PER_HOUR * 3600), "s")
+
+
+@lru_cache(maxsize=256)
+def _to_degrees(crs: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+
+
+def _joined(cube: Cube, other: StackCube | ArrayCube) -> Cube:
+    """Join one cube; where the base is on dask and the other too, the result is a Dataset on dask."""
+    taken = set(cube.dataset.data_vars) & (set(other.dataset.data_vars) - {"valid"})
+    if taken:
+        raise SourceError(f"join: the cube has a variable {sorted(taken)} already; give another name=")
+    return JoinedCube(cube, other)
+
+
+def _on_grid(cube: Cube, others: Cubes) -> StackCube | ArrayCube:
+    """Find the cube on the same grid."""
+    for other in others.cubes:
+        if other.geobox.crs == cube.geobox.crs or len(others) == 1:
+            grids.check_same(other.geobox, cube.geobox, "join")
+            if "time" in other.dataset.dims:
+                raise SourceError(
+                    "join: the other has a time of its own; put them side by side, gp.inputs(a=..., b=...)"
+                )
+            if isinstance(other, ArrayCube | StackCube):
+                return other
+    raise GridMismatch(f"join: no cube of the other is in {cube.geobox.crs}; use reproject(...)")

@@ -1,0 +1,90 @@
+"""What can go wrong, as a tree.
+
+::
+
+    GeopipesError
+    ├── CatalogError          a catalogue that cannot be read as asked
+    │   ├── EmptySearch       nothing was found where something is needed
+    │   └── FreezeError       a frozen search that holds another one, or could not be written whole
+    ├── SourceError           a raster that cannot be used as it is
+    │   ├── UnknownBand       a band that no asset of the item has
+    │   └── NotGeoreferenced  no CRS or no affine transform
+    ├── GridError             a grid that cannot be chosen
+    │   └── GridMismatch      two grids that should be one and are not
+    ├── ChipError             windows that cannot be cut as asked
+    │   ├── ChipTooLarge      larger than the cube
+    │   └── MarginTooSmall    a step needs more neighbours than the chip carries
+    ├── ReadError             pixels that could not be read
+    ├── StepError             a step of the chain failed, or gave what the next cannot take
+    └── TensorError           a chip that cannot become a tensor as asked
+
+Each says what was found, what was needed and what to write instead.
+"""
+
+
+class GeopipesError(Exception):
+    """The root of every error that geopipes raises on purpose."""
+
+
+class CatalogError(GeopipesError, ValueError):
+    """A catalogue that cannot be read as asked."""
+
+
+class EmptySearch(CatalogError):
+    """Nothing was found where something is needed."""
+
+
+class FreezeError(CatalogError):
+    """A frozen search holds another search, or could not be written whole."""
+
+
+class SourceError(GeopipesError, ValueError):
+    """A raster that cannot be used as it is."""
+
+
+class UnknownBand(SourceError, KeyError):
+    """A band that no asset of the item has."""
+
+    def __str__(self) -> str:
+        """Give the message as written; KeyError alone would quote it."""
+        return str(self.args[0])
+
+
+class NotGeoreferenced(SourceError):
+    """A raster without a CRS or without an affine transform."""
+
+
+class GridError(GeopipesError, ValueError):
+    """A grid that cannot be chosen."""
+
+
+class GridMismatch(GridError):
+    """Two grids that should be one and are not."""
+
+
+class ChipError(GeopipesError, ValueError):
+    """Windows that cannot be cut as asked."""
+
+
+class ChipTooLarge(ChipError):
+    """A chip larger than the cube."""
+
+
+class MarginTooSmall(ChipError):
+    """A step needs more neighbours than the chip carries."""
+
+
+class ReadError(GeopipesError, OSError):
+    """Pixels that could not be read."""
+
+
+class StepError(GeopipesError, TypeError):
+    """A step of the chain failed, or gave what the next one cannot take."""
+
+
+class TensorError(GeopipesError, ValueError):
+    """A chip that cannot become a tensor as asked."""
+
+
+class ShiftedGrids(UserWarning):
+    """Sources of one CRS and resolution whose pixels do not coincide; one of them gives the common grid."""

@@ -1,0 +1,7 @@
+"""The common grid: one `GeoBox` that all rasters of a stack are read onto, axis-aligned and north up."""
+
+from geopipes.grids.choosing import choose
+from geopipes.grids.extents import extent
+from geopipes.grids.lattices import check_same, coordinates, key
+
+__all__ = ["check_same", "choose", "coordinates", "extent", "key"]

@@ -1,0 +1,82 @@
+"""How a chain prints: as one would type it, with what is known after each step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from geopipes.pipe.chain import Chain
+
+NAMED = 6
+"""Variables of a Dataset that are named on a line; of more, only the number."""
+
+
+def drawn(chain: Chain[Any]) -> str:
+    """Draw a chain, a line for each call; nothing is searched or read for it."""
+    calls = []
+    link: Chain[Any] | None = chain
+    while link is not None:
+        calls.append((link._text, known(link)))
+        link = link._parent
+    calls.reverse()
+    lines = [("" if i == 0 else "    .") + text for i, (text, _) in enumerate(calls)]
+    width = max(len(line) for line in lines)
+    return "\n".join(
+        f"{line:<{width}}  # {note}" if note else line for line, (_, note) in zip(lines, calls, strict=True)
+    )
+
+
+def known(chain: Chain[Any]) -> str:
+    """Say what is known after a call without working anything out."""
+    if not chain._value.done:
+        return ""
+    value = chain._value.get()
+    if chain._ops or hasattr(value, "load"):
+        return f"{len(chain):,}" + (" batches" if "batch" in chain._text else " elements")
+    if hasattr(value, "duplicates"):
+        dropped = f", {value.duplicates} duplicates dropped" if value.duplicates else ""
+        return f"{len(value):,} items{dropped}"
+    if hasattr(value, "left_out"):
+        return plan(value)
+    if hasattr(value, "cubes"):
+        return "; ".join(element(dataset) for dataset in value)
+    return f"{len(value):,} elements" if hasattr(value, "__len__") else ""
+
+
+def plan(windows: Any) -> str:
+    """Describe a plan: how many chips, of what size, and what was left out."""
+    height, width = windows.size
+    size = f"{height} x {width} px" + (f" + margin {windows.margin}" if windows.margin else "")
+    dates = "" if windows.dates is None else f", {windows.dates} dates each"
+    left = f", {windows.left_out:,} windows left out" if windows.left_out else ""
+    return f"{len(windows):,} chips of {size}{dates}{left}"
+
+
+def element(value: Any) -> str:
+    """Describe a Dataset, or several by name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: ({element(dataset)})" for name, dataset in value.items())
+    return dataset(value)
+
+
+def dataset(value: xr.Dataset) -> str:
+    """Describe a Dataset: dims, CRS and pixel size, variables by dtype."""
+    sizes = ", ".join(f"{dim} {size}" for dim, size in value.sizes.items())
+    by_type: dict[str, list[str]] = {}
+    for name, variable in value.data_vars.items():
+        by_type.setdefault(str(variable.dtype), []).append(str(name))
+    kinds = ", ".join(
+        f"{' '.join(names) if len(names) <= NAMED else f'{len(names)} variables'} {kind}"
+        for kind, names in by_type.items()
+    )
+    attrs = value["spatial_ref"].attrs if "spatial_ref" in value.coords else {}
+    place = ""
+    if "crs_wkt" in attrs:
+        from odc.geo.crs import CRS
+
+        crs = CRS(attrs["crs_wkt"])
+        step = attrs["GeoTransform"].split()[1]
+        place = f"; {f'EPSG:{crs.epsg}' if crs.epsg else crs.proj.name} at {float(step):g}"
+    return f"{sizes}{place}; {kinds}"

@@ -1,0 +1,81 @@
+"""What a reader needs to know of one raster, without opening it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pystac
+    from odc.geo.geobox import GeoBox
+
+Modifier = Callable[["pystac.Item"], object]
+"""Signs the hrefs of an item, in place or as a new item: what pystac-client calls ``modifier``."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One band of one raster file, or several bands that are one variable.
+
+    Attributes
+    ----------
+    href : where the file is, unsigned: a path, a URL or anything GDAL opens
+    bands : band numbers within the file, from 1; more than one for a variable with a band dimension
+    geobox : the file's own grid: CRS, affine transform (perhaps rotated or bottom-up) and shape (y, x)
+    dtype : of the pixels as stored
+    nodata : the value that stands for no measurement, as the file or else the item states it; None for none
+    item, collection, asset : whose file it is, for errors and for signing
+    time : acquisition, UTC, datetime64[ns]; NaT for a raster that states none
+    modifier : signs the href when it is read, never before
+    """
+
+    href: str
+    bands: tuple[int, ...]
+    geobox: GeoBox
+    dtype: np.dtype[np.generic]
+    nodata: float | None
+    item: str
+    collection: str | None
+    asset: str
+    time: np.datetime64
+    modifier: Modifier | None = None
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a stack.
+
+    Attributes
+    ----------
+    name : as the Dataset shows it
+    dtype, nodata : of the cube's pixels, whatever each source stores
+    resampling : "nearest", "bilinear", "cubic", "average" or "mode"
+    labels : names along the band dimension, (time, band, y, x); None for a plain (time, y, x)
+    sources : for each time step, the rasters that may fill it: the first valid one wins
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    nodata: float | None
+    resampling: str
+    labels: tuple[str, ...] | None
+    sources: tuple[tuple[Source, ...], ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What is to be read onto one grid: every engine makes the same cube of it.
+
+    Attributes
+    ----------
+    geobox : the common grid, axis-aligned, north up
+    times : one for each step, ascending, datetime64[ns], shape (time,); None for a stack without time (a label)
+    variables : each with as many steps as there are times (one where times is None)
+    """
+
+    geobox: GeoBox
+    times: tuple[np.datetime64, ...] | None
+    variables: tuple[Variable, ...]

@@ -1,0 +1,174 @@
+"""Steps: what happens to each element, recorded when it is typed and applied chip by chip.
+
+A `Step` is a function with its arguments, printed as it was typed. The rules that hold for every step on a
+Dataset stand here once: it gives a Dataset again, keeps the chip's identity and place, and never loses `valid`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+import xarray as xr
+
+from geopipes.errors import StepError
+
+IDENTITY = ("spatial_ref", "chip")
+"""Scalar coordinates that say where and which a chip is; a step that drops them gets them back."""
+
+LONGEST_ARGUMENT = 60
+"""Characters of an argument that a printed chain shows; longer ones are cut in the middle."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A function of one element, with its arguments.
+
+    Attributes
+    ----------
+    text : as it was typed, ``scale(['red'], factor=0.0001)``
+    function : takes the element first
+    args, kwargs : the other arguments
+    margin : pixels beyond the window that the function needs on every side, in pixels of the (first) input
+    local_in_time : whether each date of the result depends on that date alone
+    """
+
+    text: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    margin: int = 0
+    local_in_time: bool = False
+
+    def __str__(self) -> str:
+        """Give the step as it was typed."""
+        return self.text
+
+    def __call__(self, element: Any) -> Any:
+        """Apply the step; what identifies a Dataset and its `valid` are inherited, errors name the step."""
+        try:
+            return self._inherited(element, self.function(element, *self.args, **self.kwargs))
+        except Exception as error:
+            error.add_note(f"in step {self}")
+            raise
+
+    def _inherited(self, element: Any, result: Any) -> Any:
+        if isinstance(element, xr.Dataset) and isinstance(result, xr.Dataset):
+            return inherit(element, result, self)
+        if isinstance(element, dict) and isinstance(result, dict):
+            pairs = {name: (element.get(name), after) for name, after in result.items()}
+            return {
+                name: inherit(before, after, self)
+                if isinstance(before, xr.Dataset) and isinstance(after, xr.Dataset)
+                else after
+                for name, (before, after) in pairs.items()
+            }
+        return result
+
+    def check_pickles(self) -> None:
+        """Raise where the function cannot travel to another process.
+
+        Raises
+        ------
+        StepError
+            for a lambda or a function defined inside another one
+        """
+        try:
+            pickle.dumps((self.function, self.args, dict(self.kwargs)))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise StepError(
+                f"{self} cannot travel to another process: {error}. "
+                "Define its function at the top level of a module, or use num_workers=0"
+            ) from error
+
+
+def inherit(before: xr.Dataset, after: xr.Dataset, step: object) -> xr.Dataset:
+    """Give the result of a step what every chip carries.
+
+    Raises
+    ------
+    StepError
+        if the step dropped ``valid`` and changed the dims it stood on
+    """
+    lost = {name: before[name].variable for name in IDENTITY if name in before.coords and name not in after.coords}
+    if lost:
+        after = after.assign_coords(lost)
+    if "valid" in before and "valid" not in after:
+        sizes = dict(before["valid"].sizes)
+        if any(after.sizes.get(dim) != size for dim, size in sizes.items()):
+            raise StepError(
+                f"{step} dropped 'valid' and changed its dims from {sizes} to {dict(after.sizes)}: "
+                "give the result a boolean 'valid' of its own"
+            )
+        after = after.assign(valid=before["valid"].variable)
+    return after
+
+
+def dataset_wanted(step: Step, result: Any, like: Any) -> Any:
+    """Refuse a step before `read` whose result is not what the next step takes: a Dataset of the same window.
+
+    Raises
+    ------
+    StepError
+        if the type, or the y and x sizes, are not those of ``like``
+    """
+    if isinstance(like, dict):
+        if not isinstance(result, dict) or not all(isinstance(value, xr.Dataset) for value in result.values()):
+            raise StepError(f"{step} gave {type(result).__name__}; before read() it must give a dict of Datasets")
+        for name in result:
+            dataset_wanted(step, result[name], like.get(name, result[name]))
+        return result
+    if not isinstance(result, xr.Dataset):
+        raise StepError(f"{step} gave {type(result).__name__}; before read() it must give an xr.Dataset")
+    for dim in ("y", "x"):
+        if result.sizes.get(dim) != like.sizes[dim]:
+            raise StepError(
+                f"{step} changed {dim} from {like.sizes[dim]} to {result.sizes.get(dim)} px; before read() a step "
+                "keeps the window: use margin= for neighbours and stack(resolution=...) for another pixel size"
+            )
+    return result
+
+
+def call(name: str, /, *args: Any, **kwargs: Any) -> str:
+    """Write a call as one would type it, long arguments cut: ``scale(['red'], factor=0.0001)``."""
+    words = [argument(value) for value in args if value is not None]
+    words += [f"{key}={argument(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(words)})"
+
+
+class Text(str):
+    """A word of a chain that stands for itself, as another chain does."""
+
+    __slots__ = ()
+
+
+def given(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the options that differ from a function's defaults: those one would type."""
+    parameters = signature(function).parameters
+    defaults = {name: parameters[name].default for name in options if name in parameters}
+    return {name: value for name, value in options.items() if not _plainly_equal(value, defaults.get(name, options))}
+
+
+def _plainly_equal(value: Any, default: Any) -> bool:
+    """Compare an argument with its default; arrays and geometries are never a default."""
+    return value is default or (
+        type(value) is type(default) and isinstance(value, str | int | float) and value == default
+    )
+
+
+def argument(value: Any) -> str:
+    """Write one argument on one line."""
+    if isinstance(value, Text):
+        return str(value)
+    if callable(value):
+        text = getattr(value, "__qualname__", type(value).__name__).split(".")[-1]
+    else:
+        text = repr(value) if not isinstance(value, xr.Dataset) else "<xr.Dataset>"
+    text = " ".join(text.split())
+    if len(text) > LONGEST_ARGUMENT:
+        half = LONGEST_ARGUMENT // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return text

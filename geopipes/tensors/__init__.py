@@ -1,0 +1,18 @@
+"""Datasets to tensors, and samples to batches.
+
+A sample is a plain dict of tensors and of what is needed to find its place again::
+
+    image        (time, band, y, x)    the variables asked for, in their order
+    image_valid  (time, y, x), bool    False where a pixel of the image is no measurement
+    label        (y, x)                a joined variable: as its source holds it
+    chip         int                   its place in the unshuffled plan
+    bounds       (left, bottom, right, top) in the units of the CRS
+    crs          "EPSG:32633", or WKT where no authority names the CRS
+    transform    (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f
+    time         (time,), int64        nanoseconds since 1970, UTC; NaT is the smallest
+"""
+
+from geopipes.tensors.batches import collate
+from geopipes.tensors.samples import tensor
+
+__all__ = ["collate", "tensor"]

@@ -1,0 +1,132 @@
+"""Chips as arrays: each variable without the margin, and the place of what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import torch
+import xarray as xr
+
+from geopipes.errors import TensorError
+
+NEEDED = {"valid": (), "chip": ("margin",), "spatial_ref": ("crs_wkt", "GeoTransform")}
+"""What a Dataset must hold to be a chip, with the attributes of each."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One variable of a tensor.
+
+    Attributes
+    ----------
+    name : of the variable
+    pixels : (time or 1, band or 1, y, x), without the margin: a view of the chip
+    timed, banded : whether the variable itself has those axes
+    joined : whether ``valid`` does not speak of it
+    """
+
+    name: str
+    pixels: npt.NDArray[Any]
+    timed: bool
+    banded: bool
+    joined: bool
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A chip, and the pixels of margin to be cropped from all its sides."""
+
+    chip: xr.Dataset
+    margin: int
+
+    @classmethod
+    def of(cls, chip: xr.Dataset) -> Cut:
+        """Take a Dataset that has all that a chip has."""
+        lacking = [name for name in NEEDED if name not in chip.variables] or [
+            f"{name}.attrs[{attr!r}]"
+            for name, attrs in NEEDED.items()
+            for attr in attrs
+            if attr not in chip.variables[name].attrs
+        ]
+        if lacking:
+            raise TensorError(
+                f"tensor(): the Dataset lacks {', '.join(lacking)}, which every chip has; keep it in the"
+                ' steps before, for example cube[["red", "valid"]] instead of cube[["red"]]'
+            )
+        valid = chip.variables["valid"]
+        if valid.dtype != bool or set(valid.dims) - {"time"} != {"y", "x"}:
+            dims = ", ".join(map(str, valid.dims))
+            raise TensorError(f"tensor(): 'valid' is {valid.dtype} ({dims}); needed bool (time, y, x) or (y, x)")
+        return cls(chip, int(chip.variables["chip"].attrs["margin"]))
+
+    def layer(self, tensor: str, name: str) -> Layer:
+        """Take one variable for the tensor of that name."""
+        if name not in self.chip.data_vars:
+            there = ", ".join(str(other) for other in self.chip.data_vars)
+            raise TensorError(f"tensor({tensor}=...): there is no variable {name!r}; there are {there}")
+        variable = self.chip.variables[name]
+        time = [dim for dim in variable.dims if dim == "time"]
+        bands = [dim for dim in variable.dims if dim not in ("time", "y", "x")]
+        if len(bands) > 1 or not {"y", "x"} <= set(variable.dims):
+            dims = ", ".join(map(str, variable.dims))
+            raise TensorError(f"tensor({tensor}=...): {name!r} is ({dims}); needed y, x and at most time and bands")
+        pixels = self._cropped(variable.transpose(*time, *bands, "y", "x").values)
+        pixels = pixels if time else pixels[None]
+        undated = not time and "time" in self.chip.variables["valid"].dims
+        return Layer(
+            name=name,
+            pixels=pixels if bands else pixels[:, None],
+            timed=bool(time),
+            banded=bool(bands),
+            joined=undated or name == "valid" or bool(variable.attrs.get("joined")),
+        )
+
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Give validity as (time or 1, y, x), without the margin."""
+        valid = self.chip.variables["valid"]
+        time = [dim for dim in valid.dims if dim == "time"]
+        pixels = self._cropped(valid.transpose(*time, "y", "x").values)
+        return pixels if time else pixels[None]
+
+    def time(self) -> torch.Tensor:
+        """Give the dates in nanoseconds since 1970, UTC: (time,), int64; NaT is the smallest."""
+        times = np.atleast_1d(self.chip.variables["time"].values)
+        return torch.from_numpy(times.astype("datetime64[ns]").astype(np.int64))
+
+    def place(self) -> dict[str, Any]:
+        """Give id, bounds, CRS and transform of the chip without its margin."""
+        attrs = self.chip.variables["spatial_ref"].attrs
+        x0, dx, _, y0, _, dy = (float(number) for number in attrs["GeoTransform"].split())
+        width, height = self.chip.sizes["x"], self.chip.sizes["y"]
+        for dim, start, step, size in (("x", x0, dx, width), ("y", y0, dy, height)):
+            first, last = self.chip.variables[dim].values[[0, -1]]
+            off = max(abs(first - start - step / 2), abs(last - start - step * (size - 0.5)))
+            if off > abs(step) / 100:  # far above rounding, far below what moves a pixel
+                raise TensorError(
+                    f"tensor(): the coordinate {dim} runs from {first} to {last}, but spatial_ref states"
+                    f" {size} px of {step} from {start}; keep y and x as chip() gave them, or cut chips that"
+                    " have the extent and the resolution needed"
+                )
+        left, top = x0 + self.margin * dx, y0 + self.margin * dy
+        right, bottom = x0 + (width - self.margin) * dx, y0 + (height - self.margin) * dy
+        return {
+            "chip": int(self.chip.variables["chip"].values),
+            "bounds": (left, bottom, right, top),
+            "crs": _authority(attrs["crs_wkt"]),
+            "transform": (dx, 0.0, left, 0.0, dy, top),
+        }
+
+    def _cropped(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        inside = slice(self.margin, -self.margin or None)
+        return pixels[..., inside, inside]
+
+
+@lru_cache(maxsize=64)  # parsing WKT costs more than the rest of a sample
+def _authority(wkt: str) -> str:
+    authority = pyproj.CRS.from_wkt(wkt).to_authority()
+    return ":".join(authority) if authority else wkt

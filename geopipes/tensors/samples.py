@@ -1,0 +1,132 @@
+"""Chips to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+
+from geopipes.errors import TensorError
+from geopipes.tensors.cuts import Cut
+from geopipes.tensors.stacking import stacked
+
+PLACE = ("chip", "bounds", "crs", "transform", "time")
+"""Keys of a sample that no tensor may take."""
+
+
+def tensor(
+    chip: xr.Dataset | Mapping[str, xr.Dataset],
+    /,
+    *,
+    fill: float | None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
+    time_axis: bool = True,
+    **tensors: str | Sequence[str],
+) -> dict[str, Any]:
+    """Make a sample of a chip: named tensors, their validity, and the chip's place.
+
+    Parameters
+    ----------
+    chip : a loaded chip, or one for each input; its margin is cropped here
+    fill : written into every pixel of the stack's variables that is not valid, and over NaN; None leaves
+        them as they are. Joined variables (labels, elevation) are never filled, NaN included.
+    dtype : of all tensors, or by name ``{"image": torch.float32}``; by default the chip's own, where
+        variables differ the one that NumPy promotes them to
+    time_axis : False drops the axis of time from chips of one date
+    **tensors : the name of each tensor with its variables. A list gives a band axis, (T, C, H, W), to which a
+        variable with bands gives all of them in order; a variable without time is repeated over time where
+        others of the list have one, else (C, H, W). A plain string adds no axis: (T, H, W), or (H, W).
+        With several inputs a keyword that is an input's name takes its variables from that input
+        (``s2=["red", "nir"]``); elsewhere a variable is written "input/variable" (``label="s2/crop"``).
+
+    Returns
+    -------
+    dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold
+    variables of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``,
+    ``bounds``, ``crs`` and ``transform`` (of the first input); ``time`` where the chip has one, with several
+    inputs ``<name>_time`` for each tensor that has time. A tensor of one variable shares the chip's memory
+    where that is contiguous, of the dtype asked for, and has nothing to fill.
+
+    Notes
+    -----
+    A variable is joined where its attribute "joined" is true, or where it has no time and ``valid`` has one.
+
+    Raises
+    ------
+    TensorError
+        For a name or a variable that cannot be used, several dates with ``time_axis=False``, a fill that the
+        dtype does not hold, a dtype that would change values other than by rounding, and a Dataset that is no
+        chip (it needs ``valid``, ``chip``, ``spatial_ref``, and coordinates that agree with it).
+    """
+    _check_names(tensors, dtype)
+    alone = isinstance(chip, xr.Dataset)
+    inputs: Mapping[str, xr.Dataset] = {"": chip} if isinstance(chip, xr.Dataset) else chip
+    cuts = {key: Cut.of(dataset) for key, dataset in inputs.items()}
+    sample: dict[str, Any] = {}
+    for name, wanted in tensors.items():
+        variables = [wanted] if isinstance(wanted, str) else list(wanted)
+        key, variables = ("", variables) if alone else _input_of(name, variables, list(cuts))
+        layers = [cuts[key].layer(name, variable) for variable in variables]
+        as_dtype = dtype.get(name) if isinstance(dtype, Mapping) else dtype
+        pixels, valid = stacked(name, layers, cuts[key].valid(), fill=fill, dtype=as_dtype)
+        timed = any(layer.timed for layer in layers)
+        if timed and not time_axis:
+            _check_one_date(name, dates=pixels.shape[0])
+        date = slice(None) if timed and time_axis else 0
+        band = 0 if isinstance(wanted, str) and not layers[0].banded else slice(None)
+        sample[name] = pixels[date, band]
+        if valid is not None:
+            sample[f"{name}_valid"] = valid[date]
+        if timed and not alone:
+            sample[f"{name}_time"] = cuts[key].time()
+    first = next(iter(cuts.values()))
+    if alone and "time" in first.chip.coords:
+        sample["time"] = first.time()
+    return sample | first.place()
+
+
+def _check_names(
+    tensors: Mapping[str, str | Sequence[str]], dtype: torch.dtype | Mapping[str, torch.dtype] | None
+) -> None:
+    if not tensors:
+        raise TensorError('tensor(): no tensor is named; write for example image=["red", "nir"]')
+    for name, variables in tensors.items():
+        if not variables:
+            raise TensorError(f'tensor({name}={variables!r}): no variable is named; write {name}=["red", "nir"]')
+    taken = {*PLACE, *(f"{name}_{suffix}" for name in tensors for suffix in ("valid", "time"))}
+    if clash := sorted(taken & tensors.keys()):
+        raise TensorError(
+            f"tensor({clash[0]}=...): a sample keeps the key {clash[0]!r} for itself; choose another name"
+        )
+    if isinstance(dtype, Mapping) and (unknown := sorted(dtype.keys() - tensors.keys())):
+        raise TensorError(f"tensor(dtype=...): there is no tensor {unknown[0]!r}; the tensors are {', '.join(tensors)}")
+
+
+def _check_one_date(name: str, *, dates: int) -> None:
+    if dates != 1:
+        raise TensorError(
+            f"tensor({name}=..., time_axis=False): the chip has {dates} dates, needed one; cut chips of one"
+            " date with chip(time=1), make a composite of them, or keep the axis with time_axis=True"
+        )
+
+
+def _input_of(name: str, variables: list[str], inputs: list[str]) -> tuple[str, list[str]]:
+    """Find the one input that a tensor takes its variables from, and their names there."""
+    found: dict[str, list[str]] = {}
+    for variable in variables:
+        prefix, slash, rest = variable.partition("/")
+        key, own = (prefix, rest) if slash and prefix in inputs else (name, variable)
+        if key not in inputs:
+            raise TensorError(
+                f"tensor({name}=...): {variable!r} is in none of the inputs {', '.join(inputs)}; write"
+                f' "input/variable", for example {name}="{inputs[0]}/{variable}"'
+            )
+        found.setdefault(key, []).append(own)
+    if len(found) > 1:
+        raise TensorError(
+            f"tensor({name}=...): variables of several inputs ({', '.join(found)}), each with times and a"
+            " resolution of its own; make a tensor of each, or join() them onto one grid before"
+        )
+    return next(iter(found.items()))

@@ -1,0 +1,118 @@
+"""Layers to one tensor: promoted and filled, with as few copies as can be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from geopipes.errors import TensorError
+from geopipes.tensors.cuts import Layer
+
+
+def stacked(
+    name: str,
+    layers: list[Layer],
+    valid: npt.NDArray[np.bool_],
+    *,
+    fill: float | None,
+    dtype: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Stack layers to one tensor.
+
+    Parameters
+    ----------
+    name : of the tensor, for errors
+    layers : at least one
+    valid : (time or 1, y, x)
+    fill, dtype : as ``tensor`` says
+
+    Returns
+    -------
+    (time or 1, band, y, x), and (time or 1, y, x) bool that tells what is measured; None where all are joined
+    """
+    native = _native(name, layers, dtype)
+    dates = max(layers, key=lambda layer: layer.timed).pixels.shape[0]
+    if len(layers) == 1:
+        pixels = np.require(layers[0].pixels, native, ["C_CONTIGUOUS", "WRITEABLE"])  # copies only if it must
+    else:
+        parts = [np.broadcast_to(layer.pixels, (dates, *layer.pixels.shape[1:])) for layer in layers]
+        shape = (dates, sum(part.shape[1] for part in parts), *parts[0].shape[2:])
+        pixels = np.concatenate(parts, axis=1, out=np.empty(shape, native), casting="unsafe")
+    measured = None
+    if not all(layer.joined for layer in layers):
+        everywhere = np.broadcast_to(valid, (dates, *valid.shape[1:]))
+        number = None if fill is None else _checked_fill(name, fill, native)
+        pixels, measured = _filled(pixels, layers, everywhere, number)
+    made = torch.from_numpy(pixels)
+    return made.to(dtype or made.dtype), None if measured is None else torch.from_numpy(measured)
+
+
+def _filled(
+    pixels: npt.NDArray[Any], layers: list[Layer], valid: npt.NDArray[np.bool_], fill: np.generic | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Write ``fill`` where the stack measured nothing; the chip itself is never written to."""
+    measured = valid.copy()
+    stop = 0
+    for layer in layers:
+        start, stop = stop, stop + layer.pixels.shape[1]
+        if layer.joined:
+            continue
+        holes = ~valid[:, None]
+        if layer.pixels.dtype.kind in "fc":
+            holes = holes | np.isnan(layer.pixels)
+            measured &= ~holes.any(axis=1)
+        if fill is not None and holes.any():
+            if np.may_share_memory(pixels, layer.pixels):
+                pixels = pixels.copy()
+            np.copyto(pixels[:, start:stop], fill, where=holes)
+    return pixels, measured
+
+
+def _native(name: str, layers: list[Layer], dtype: torch.dtype | None) -> np.dtype[Any]:
+    """Choose the NumPy dtype that a tensor is stacked in: one pass, no detour through float64."""
+    given = [layer.pixels.dtype for layer in layers]
+    try:
+        native = np.result_type(*given).newbyteorder("=")
+        torch.from_numpy(np.empty(0, native))
+    except TypeError:
+        raise TensorError(
+            f"tensor({name}=...): torch holds no tensor of {', '.join(map(str, given))}; convert in a step"
+            ' before, for example .map(lambda cube: cube.astype("float32"))'
+        ) from None
+    if dtype is None:
+        return native
+    # NumPy has no bfloat16 and no float8: torch makes those of float32.
+    numpy_has = not dtype.is_floating_point or dtype in (torch.float16, torch.float32, torch.float64)
+    native = torch.empty(0, dtype=dtype if numpy_has else torch.float32).numpy().dtype
+    for layer in layers:
+        # Floats may round (0.1 in float32, 2**24 + 1 too); whole numbers never lose their ends or fractions.
+        if not np.can_cast(layer.pixels.dtype, native, "same_kind" if native.kind in "fc" else "safe"):
+            raise TensorError(
+                f"tensor({name}=..., dtype={dtype}): {layer.name!r} is {layer.pixels.dtype}, and {dtype} does"
+                " not hold all its values; choose a wider dtype, or round and convert in a step before"
+            )
+    return native
+
+
+def _checked_fill(name: str, fill: float, native: np.dtype[Any]) -> np.generic:
+    """Give ``fill`` in the tensor's own dtype."""
+    if native.kind == "b":
+        holds, fits = "0 and 1", fill in (0, 1)
+    elif native.kind in "iu":
+        whole = np.iinfo(native)
+        holds = f"whole numbers from {whole.min} to {whole.max}"
+        fits = whole.min <= fill <= whole.max and fill == int(fill)
+    else:
+        most = float(np.finfo(native).max)
+        holds, fits = f"numbers up to {most}", not math.isfinite(fill) or abs(fill) <= most
+    if not fits:
+        raise TensorError(
+            f"tensor({name}=..., fill={fill}): {name} is {native}, which holds {holds}; choose a fill that"
+            " fits, a wider dtype (dtype=torch.float32), or fill=None"
+        )
+    number: np.generic = native.type(fill)
+    return number

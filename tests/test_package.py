@@ -1,0 +1,103 @@
+"""The package as a whole: light at the door, honest about its names, methods equal to their functions."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import geopipes
+from geopipes import catalogs, chips, datacubes, orders, pixels, tensors
+
+ROOT = Path(geopipes.__file__).parent
+
+
+def test_import_is_light() -> None:
+    code = "import sys, geopipes; print(*sorted({'torch', 'rasterio', 'dask', 'geopandas'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == ""
+
+
+def test_building_a_chain_loads_no_torch_before_tensor() -> None:
+    code = (
+        "import sys, geopipes as gp\n"
+        "pipe = gp.search('http://127.0.0.1:9', collections=['a']).stack(['red']).chip(8).shuffle(seed=0).read()\n"
+        "print(pipe, 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("False")
+
+
+def test_public_names_are_there_and_documented() -> None:
+    for name in geopipes.__all__:
+        assert inspect.getdoc(getattr(geopipes, name)), name
+    assert sorted(geopipes.__all__, key=lambda n: (n.islower(), n)) == list(geopipes.__all__)
+
+
+PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
+    (geopipes.search, catalogs.search),
+    (geopipes.items, catalogs.items),
+    (geopipes.rasters, catalogs.rasters),
+    (geopipes.vectors, catalogs.vectors),
+    (geopipes.cubes, datacubes.from_xarray),
+    (geopipes.Pipe.stack, datacubes.stack),
+    (geopipes.Pipe.join, datacubes.join),
+    (geopipes.Pipe.reproject, datacubes.reproject),
+    (geopipes.Pipe.chip, chips.chip),
+    (geopipes.Pipe.scale, pixels.scale),
+    (geopipes.Pipe.normalized_difference, pixels.normalized_difference),
+    (geopipes.Pipe.mask_values, pixels.mask_values),
+    (geopipes.Pipe.tensor, tensors.tensor),
+    (geopipes.Plan.split, orders.split),
+    (geopipes.Plan.shuffle, orders.shuffle),
+]
+
+
+@pytest.mark.parametrize(("method", "function"), PAIRS, ids=lambda f: f.__qualname__)
+def test_a_method_equals_its_function(method: Callable[..., Any], function: Callable[..., Any]) -> None:
+    ours, theirs = (list(inspect.signature(f).parameters.values()) for f in (method, function))
+    if "." in method.__qualname__:  # self stands where the function has its element
+        ours, theirs = ours[1:], theirs[1:]
+    assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
+
+
+def test_imports_point_one_way() -> None:
+    """A module knows those before it on the way of the data, never those after; `pipe` alone knows them all."""
+    way = [
+        "errors",
+        "steps",
+        "read",
+        "grids",
+        "catalogs",
+        "datacubes",
+        "chips",
+        "orders",
+        "pixels",
+        "tensors",
+        "loaders",
+        "pipe",
+    ]
+    allowed = {"catalogs": {"read"}, "loaders": {"tensors"}}
+    for path in ROOT.rglob("*.py"):
+        module = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if module not in way:
+            continue
+        text = path.read_text()
+        for other in way[way.index(module) + 1 :]:
+            if other not in allowed.get(module, set()):
+                assert f"geopipes.{other}" not in _imports(text), f"{path} imports geopipes.{other}"
+
+
+def _imports(text: str) -> str:
+    return "\n".join(
+        line for line in text.splitlines() if line.lstrip().startswith(("from geopipes", "import geopipes"))
+    )
+
+
+def test_typed() -> None:
+    assert (ROOT / "py.typed").exists()
