@@ -1,9 +1,7 @@
 """From a STAC search to a trained model: `make quickstart`, about a minute's work on two cores.
 
-Synthetic scenes like Sentinel-2's (farmland on four dates, in two UTM zones, with clouds) are served by a STAC API on
-loopback; no internet is needed. A U-Net learns the crops of one part of the land and is judged on another.
-
-    python examples/01_quickstart.py --size 512 --steps 100 --out out
+Synthetic scenes like Sentinel-2's (farmland, four dates, two UTM zones, clouds) are served by a STAC API on loopback.
+A U-Net learns the crops of one part of the land and is judged on another.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learning import fit, score
+from learning import UNKNOWN, fit, score
 from pictures import save_predictions
 from unet import UNet
 
@@ -23,7 +21,6 @@ from geopipes.testing import Synthetic, serve, synthetic_scenes
 DATES = ("2024-05-03", "2024-06-07", "2024-07-12", "2024-08-21")
 BANDS = ["blue", "green", "red", "nir"]
 CLOUDS = (3, 8, 9, 10)  # in Sentinel-2's scene classification: shadow, clouds of medium and high probability, cirrus
-UNKNOWN = 255  # the label's nodata
 
 
 def plans(url: str, scenes: Synthetic) -> tuple[gp.Plan[Any], ...]:
@@ -52,8 +49,8 @@ def batches(plan: gp.Plan[Any]) -> gp.Pipe[Any]:
 
 def with_channels(sample: dict[str, Any]) -> dict[str, Any]:
     """Add what the network sees, all dates' bands and where each date is valid, and what it is to answer."""
-    valid = sample["image_valid"]
-    channels = torch.cat([sample["image"].flatten(0, 1), valid])  # (date x band + date, y, x)
+    valid = sample["image_valid"]  # (date, y, x)
+    channels = torch.cat([sample["image"].flatten(0, 1), valid])
     target = torch.where(valid.any(dim=0), sample["label"], UNKNOWN).long()  # unknown where no date is valid
     return sample | {"channels": channels, "target": target}
 
@@ -62,21 +59,21 @@ def main(size: int, steps: int, out: Path) -> None:
     scenes = synthetic_scenes(out / "scenes", dates=DATES, size=size)
     with serve(scenes.items, collections=[scenes.collection]) as api:
         train, test = (batches(plan) for plan in plans(api.url, scenes))
-        seen, unseen = list(train), list(test)  # few enough to be kept in memory; each iteration would read again
+        seen, unseen = list(train), list(test)  # few enough to keep in memory: each iteration reads anew
     print(train)
     print("a batch:", {name: tuple(value.shape) for name, value in seen[0].items() if hasattr(value, "shape")})
     torch.manual_seed(0)
     model = UNet(bands=len(DATES) * (len(BANDS) + 1), classes=len(scenes.classes))
-    before, after = fit(model, seen, steps=steps, unknown=UNKNOWN)
+    before, after = fit(model, seen, steps=steps)
     print(f"loss: {before:.3f} before, {after:.3f} after {steps} steps")
-    accuracy, majority, answers = score(model, unseen, unknown=UNKNOWN)
+    accuracy, majority, answers = score(model, unseen)
     print(f"held-out accuracy: {accuracy:.3f}; answering the most common class: {majority:.3f}")
-    print("picture:", save_predictions(out / "quickstart.png", unseen, answers, scenes.classes, unknown=UNKNOWN))
+    print("picture:", save_predictions(out / "quickstart.png", unseen, answers, scenes.classes))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="pixels of 10 m on each side of a scene")
     parser.add_argument("--steps", type=int, default=100, help="of training, 8 chips each")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the scenes and the picture")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the scenes and the picture")
     main(**vars(parser.parse_args()))

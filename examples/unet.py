@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def convolutions(bands_in: int, bands_out: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions; normed over the batch: normed by itself, a chip of one field would lose its brightness."""
+    """Two 3 x 3 convolutions, normed over the batch: normed alone, a chip of one field would lose how bright it is."""
     layers: list[nn.Module] = []
     for bands in (bands_in, bands_out):
         layers += [

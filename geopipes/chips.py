@@ -175,7 +175,7 @@ def chip(
 
 def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     """Give (y, x)."""
-    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair):
         raise ChipError(f"chip({name}={value!r}): give whole pixels, one number or (y, x)")
     return int(pair[0]), int(pair[1])

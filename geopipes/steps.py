@@ -6,6 +6,7 @@ Dataset stand here once: it gives a Dataset again, keeps the chip's identity and
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ def argument(value: Any) -> str:
         return str(value)
     if callable(value):
         text = getattr(value, "__qualname__", type(value).__name__).split(".")[-1]
+    elif isinstance(value, os.PathLike):
+        text = repr(os.fspath(value))
     else:
         text = repr(value) if not isinstance(value, xr.Dataset) else "<xr.Dataset>"
     text = " ".join(text.split())

@@ -102,7 +102,7 @@ def test_sources_in_two_crss_ask_for_a_choice(fields: Synthetic) -> None:
         ({"bands": "red"}, SourceError, r"bands='red': a list is needed; write bands=\['red'\]"),
         ({"resolution": 0}, GridError, r"resolution=0: one positive number is needed"),
         ({"crs": "EPSG:0"}, GridError, r"crs='EPSG:0' is no CRS .* write 'EPSG:32633'"),
-        ({"bounds": (0, 0, 100, 100)}, GridError, r"none of the 1 items touches the grid .* check bounds"),
+        ({"bounds": (0, 0, 100, 100)}, GridError, r"none of the 1 items touches the grid (?s:.*); check bounds"),
         ({"resampling": "sinc"}, SourceError, r"resampling='sinc' for 'red': use one of nearest, bilinear"),
         ({"groupby": "orbit"}, SourceError, r"groupby='orbit'.* has no such property; use 'time', 'solar_day'"),
         ({"engine": "gdal"}, SourceError, r"engine='gdal'\): use 'window', 'odc' or 'stackstac'"),
@@ -279,7 +279,7 @@ def test_what_a_users_function_raises_names_the_step_and_the_chip(cubes: Cubes) 
         raise ZeroDivisionError(f"no pixel is {chip['chip'].item()}")
 
     read = cubes.chip(64)[2:].read(threads=1)
-    with pytest.raises(ZeroDivisionError, match=r"^no pixel is 2$") as caught:
+    with pytest.raises(ZeroDivisionError, match="no pixel is 2") as caught:
         list(read.map(unchanged).map(divided))
     assert caught.value.__notes__ == ["in step map(divided)", "at element 0 (chip 2)"]
 
@@ -341,7 +341,9 @@ def test_a_missing_file_is_named_with_item_asset_window_and_cause(scene: Items, 
 
 def test_an_item_that_misstates_its_file_is_refused_when_it_is_read(scene: Items) -> None:
     (item,) = scene
-    item.assets["red"].extra_fields["proj:transform"][2] += 30.0
+    fields = item.assets["red"].extra_fields
+    a, b, left, *rest = fields["proj:transform"]
+    item.assets["red"].extra_fields = {**fields, "proj:transform": [a, b, left + 30, *rest]}
     with pytest.raises(SourceError, match=r'the item states .*; the file has .*\. Write stack\(\.\.\., headers="file"'):
         list(gp.items([item]).stack(["red"]).chip(64).read())
 

@@ -1,7 +1,7 @@
 """A cube: pixels on one grid that can be read window by window.
 
-Every kind of cube (`StackCube`, `ArrayCube`, `JoinedCube`, `InputsCube`, and `MappedCube` here) has the same three things: a lazy Dataset to look at, a footprint that says
-where there are sources, and `read`.
+Every kind of cube (`StackCube`, `ArrayCube`, `JoinedCube`, `InputsCube`, and `MappedCube` here) has the same
+three things: a lazy Dataset to look at, a footprint that says where there are sources, and `read`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from affine import Affine
 
 from geopipes import grids
 from geopipes.datacubes.lazies import Array, cropped, first, spread, template
-from geopipes.errors import NotGeoreferenced
 from geopipes.steps import Step, dataset_wanted
 
 if TYPE_CHECKING:
@@ -59,9 +58,7 @@ class Cube(ABC):
     @property
     def crs(self) -> CRS:
         """The grid's CRS."""
-        if self.geobox.crs is None:
-            raise NotGeoreferenced(f"the grid {self.geobox} has no CRS; give GeoBox(..., crs='EPSG:32633')")
-        return self.geobox.crs
+        return grids.crs_of(self.geobox)
 
     @cached_property
     @abstractmethod
@@ -225,7 +222,7 @@ def placed(whole: xr.Dataset, geobox: GeoBox, window: Window) -> dict[str, Any]:
         **whole["spatial_ref"].attrs,
         "GeoTransform": " ".join(repr(float(v)) for v in (c, a, b, f, d, e)),
     }
-    coords["spatial_ref"] = xr.Variable((), 0, attrs)
+    coords["spatial_ref"] = xr.Variable((), whole["spatial_ref"].values, attrs)
     for name, values in (("y", y), ("x", x)):
         coords[name] = xr.Variable((name,), values, whole[name].attrs)
     return coords

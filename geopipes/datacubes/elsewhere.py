@@ -177,7 +177,7 @@ class ReprojectedCube(Cube):
     @cached_property
     def footprint(self) -> Geometry:
         """Where the arrays lie."""
-        return grids.extent(self.base.geobox, self.grid.crs)
+        return grids.extent(self.base.geobox, self.crs)
 
     def place(self, window: Window) -> xr.Dataset:
         """Give the coordinates of a window."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyproj
 import pystac
-from odc.geo.crs import CRS
 
 from geopipes import grids
 from geopipes.catalogs import Scenes
@@ -226,12 +225,13 @@ def _stacked(
 
 def _touching(found: Sequence[Band], grid: GeoBox, among: Sequence[int]) -> list[int]:
     """Give the items with a raster that touches the grid, by (datetime, id)."""
-    box = grids.extent(grid, grid.crs)
+    crs = grids.crs_of(grid)
+    box = grids.extent(grid, crs)
     touches: dict[Any, bool] = {}
     for band in found:
         for raster in (band.sources[i].geobox for i in among):
             if grids.key(raster) not in touches:
-                touches[grids.key(raster)] = bool(grids.extent(raster, grid.crs).intersects(box))
+                touches[grids.key(raster)] = bool(grids.extent(raster, crs).intersects(box))
     kept = [i for i in among if any(touches[grids.key(band.sources[i].geobox)] for band in found)]
     return sorted(kept, key=lambda i: (found[0].sources[i].time, found[0].sources[i].item))
 

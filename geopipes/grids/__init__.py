@@ -2,6 +2,6 @@
 
 from geopipes.grids.choosing import choose
 from geopipes.grids.extents import extent
-from geopipes.grids.lattices import check_same, coordinates, key
+from geopipes.grids.lattices import check_same, coordinates, crs_of, key
 
-__all__ = ["check_same", "choose", "coordinates", "extent", "key"]
+__all__ = ["check_same", "choose", "coordinates", "crs_of", "extent", "key"]

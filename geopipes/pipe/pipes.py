@@ -30,7 +30,7 @@ else:
 T = TypeVar("T")
 R = TypeVar("R")
 Inputs = dict[str, "xr.Dataset"]
-D = TypeVar("D", "xr.Dataset", Inputs)
+D = TypeVar("D", bound="xr.Dataset | Inputs")
 Datasets = TypeVar("Datasets", bound="Pipe[xr.Dataset]")
 
 SEVERAL = object()
@@ -98,6 +98,8 @@ class Pipe(Chain[T]):
         """
         if n < 1:
             raise StepError(f"batch({n}): give a number of elements, at least 1")
+        if self._kind in ("cubes", "plan"):
+            raise StepError(f"batch({n}) collates what is read: write .read().batch({n})")
         return self._op(loaders.Batch(n, drop_last))
 
     def union(self, *others: Pipe[T]) -> Pipe[T]:
@@ -279,9 +281,11 @@ class Plan(Pipe[T]):
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
         text = steps.call("split", tuple(fractions), **options)
         parts = Lazy(lambda: orders.split(self._value.get(), fractions, **options))
-        return tuple(
-            self._new(f"{text}[{k}]", self, Lazy(lambda k=k: parts.get()[k]), "plan") for k in range(len(fractions))
-        )
+
+        def part(k: int) -> Plan[T]:
+            return self._new(f"{text}[{k}]", self, Lazy[Any](lambda: parts.get()[k]), "plan")
+
+        return tuple(part(k) for k in range(len(fractions)))
 
     def shuffle(self, seed: int) -> Plan[T]:
         """Put the chips in a random order: see `geopipes.orders.shuffle`."""

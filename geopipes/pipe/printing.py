@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 NAMED = 6
 """Variables of a Dataset that are named on a line; of more, only the number."""
 
+ALIGNED = 88
+"""Characters of a call up to which notes stand in one column; a longer call has its note right behind it."""
+
 
 def drawn(chain: Chain[Any]) -> str:
     """Draw a chain, a line for each call; nothing is searched or read for it."""
@@ -22,7 +25,7 @@ def drawn(chain: Chain[Any]) -> str:
         link = link._parent
     calls.reverse()
     lines = [("" if i == 0 else "    .") + text for i, (text, _) in enumerate(calls)]
-    width = max(len(line) for line in lines)
+    width = max((len(line) for line in lines if len(line) <= ALIGNED), default=0)
     return "\n".join(
         f"{line:<{width}}  # {note}" if note else line for line, (_, note) in zip(lines, calls, strict=True)
     )
