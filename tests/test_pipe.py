@@ -166,7 +166,10 @@ def test_printing_shows_dims_crs_dtype_and_length(land: Synthetic) -> None:
     assert "time 2, y " in text
     assert "EPSG:32614 at 10; red nir uint16, valid bool" in text
     assert "chips of 48 x 48 px" in text
-    assert f"{len(pipe)} batches" in text
+    assert "48 x 48 px" in text
+    assert (
+        f"{len(pipe)} batches; image (2, 2, 48, 48) uint16, image_valid (2, 48, 48) bool, label (48, 48) uint8" in text
+    )
     assert all(line.startswith(("geopipes.items(", "    .")) for line in text.splitlines())
 
 

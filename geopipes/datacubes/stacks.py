@@ -214,7 +214,10 @@ def _stacked(
     mine = [i for i in range(len(keys)) if any(k * len(keys) + i in members for k in range(len(found)))]
     touching = _touching(found, grid, mine)
     if not touching:
-        raise GridError(f"stack: none of the {len(keys)} items touches the grid {grid}; check bounds and region")
+        raise GridError(
+            f"stack: none of the {len(keys)} items touches the grid, {tuple(grid.boundingbox.bbox)} in {grid.crs}; "
+            "check bounds and the region searched"
+        )
     groups: dict[Any, list[int]] = {}
     for i in touching:  # by (datetime, id), so that groups and what is in them are in a total order
         groups.setdefault(keys[i], []).append(i)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 if TYPE_CHECKING:
+    from geopipes.loaders import Op
     from geopipes.pipe.chain import Chain
 
 NAMED = 6
@@ -37,15 +39,48 @@ def known(chain: Chain[Any]) -> str:
         return ""
     value = chain._value.get()
     if chain._ops or hasattr(value, "load"):
-        return f"{len(chain):,}" + (" batches" if "batch" in chain._text else " elements")
+        sample = preview(value, chain._ops) if hasattr(value, "load") else None
+        return "; ".join(filter(None, (f"{len(chain):,} {_counted(chain._text)}", sample)))
     if hasattr(value, "duplicates"):
         dropped = f", {value.duplicates} duplicates dropped" if value.duplicates else ""
         return f"{len(value):,} items{dropped}"
     if hasattr(value, "left_out"):
         return plan(value)
     if hasattr(value, "cubes"):
-        return "; ".join(element(dataset) for dataset in value)
+        several = f"{len(value)} cubes, the first: " if len(value) > 1 else ""
+        return several + element(value[0])
     return f"{len(value):,} elements" if hasattr(value, "__len__") else ""
+
+
+def preview(reading: Any, ops: tuple[Op, ...]) -> str | None:
+    """Describe what a run will give, tried on a chip without pixels; None once a function of the user's comes in."""
+    value = blank(reading.windows[0])
+    for op in ops:
+        step = getattr(op, "step", None)
+        if step is None or getattr(op, "keeps", False):
+            continue  # batches, take and filter leave what an element is
+        if not step.function.__module__.startswith("geopipes."):
+            return None
+        value = step(value)
+    if isinstance(value, dict) and not any(isinstance(part, xr.Dataset) for part in value.values()):
+        return ", ".join(f"{k} {tuple(v.shape)} {_kind(v.dtype)}" for k, v in value.items() if hasattr(v, "shape"))
+    return element(value)
+
+
+def blank(chip: Any) -> Any:
+    """Give a chip's twin whose pixels are all 1 and take no memory."""
+    if isinstance(chip, dict):
+        return {name: blank(part) for name, part in chip.items()}
+    ones = {n: (v.dims, np.broadcast_to(np.ones((), v.dtype), v.shape), v.attrs) for n, v in chip.data_vars.items()}
+    return xr.Dataset(ones, chip.coords, chip.attrs)
+
+
+def _counted(text: str) -> str:
+    return "batches" if text.startswith("batch(") else "elements"
+
+
+def _kind(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def plan(windows: Any) -> str:

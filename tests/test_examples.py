@@ -1,0 +1,137 @@
+"""The examples and the README do what they say: the quickstart learns, the chains build without a network."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pystac_client
+import pytest
+
+import geopipes as gp
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ONLINE = ("02_earth_search", "03_planetary_computer")
+
+# planetary_computer 1.0.0 defines a model in the way that pydantic 2 means to retire.
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:planetary_computer")
+
+
+def run(script: Path, *options: object) -> str:
+    """What a program prints; where it fails, what it said."""
+    done = subprocess.run([sys.executable, str(script), *map(str, options)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def figure(pattern: str, text: str) -> tuple[float, ...]:
+    """The numbers of a line."""
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return tuple(map(float, found.groups()))
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every name that is looked up, every connection and every search an error."""
+
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError(f"a chain that is built asks for nothing: {args}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(pystac_client.Client, "open", refused)
+
+
+def names_of_calls(chain: gp.Pipe[Any]) -> list[str]:
+    """The methods of a printed chain; what is known of its elements, once looked up, would follow a '#'."""
+    text = str(chain)
+    assert "  # " not in text
+    return re.findall(r"^(?:geopipes| {4})\.(\w+)", text, flags=re.MULTILINE)
+
+
+def test_the_quickstart_learns_and_draws_what_it_learnt(tmp_path: Path) -> None:
+    text = run(ROOT / "examples" / "01_quickstart.py", "--size", 256, "--steps", 20, "--out", tmp_path)
+    assert text.startswith("geopipes.search('http://127.0.0.1:")
+    assert "EPSG:32614 at 10" in text
+    assert "EPSG:32615 at 10" in text
+    assert "'image': (8, 4, 4, 64, 64)" in text
+    before, after = figure(r"loss: ([\d.]+) before, ([\d.]+) after 20 steps", text)
+    assert 0 < after < before
+    accuracy, majority = figure(r"held-out accuracy: ([\d.]+); answering the most common class: ([\d.]+)", text)
+    assert 0 < accuracy <= 1
+    assert 1 / 9 < majority < 1  # the most common of nine classes
+    assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 80
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ONLINE)
+def test_the_chains_against_real_catalogues_build_without_a_network(name: str) -> None:
+    calls = names_of_calls(example(name).chain())
+    assert calls == [
+        "search", "stack", "join", "chip", "shuffle", "take", "read",
+        "mask_values", "scale", "normalized_difference", "tensor", "batch",
+    ]  # fmt: skip
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ONLINE)
+def test_the_chains_against_real_catalogues_run(name: str) -> None:
+    text = run(ROOT / "examples" / f"{name}.py")
+    assert text.count("256, 256)") > 0
+    assert "2 batches" in text
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_readme_s_chains_build_without_a_network() -> None:
+    namespace: dict[str, Any] = {}
+    for block in BLOCKS[:2]:
+        # What a loop asks for needs the internet; all that stands before it does not.
+        built = [line for line in ast.parse(block).body if not isinstance(line, ast.For)]
+        exec(compile(ast.Module(built, []), "README.md", "exec"), namespace)
+    wanted = ["search", "stack", "join", "chip", "shuffle", "read", "mask_values", "scale", "tensor", "batch"]
+    assert names_of_calls(namespace["batches"]) == wanted
+    assert names_of_calls(namespace["cubes"]) == ["search", "stack", "scale"]
+
+
+def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
+    (block,) = BLOCKS[2:]
+    script = tmp_path / "readme.py"
+    script.write_text(block, encoding="utf-8")
+    chips, batches = figure(r"(\d+) chips in (\d+) batches", run(script))
+    assert 0 < chips <= 2 * batches
+
+
+def test_the_readme_speaks_of_what_is_there() -> None:
+    modules = re.findall(r"^\| `(\w+(?:/|\.py))`", README, flags=re.MULTILINE)
+    there = {path.name + "/" * path.is_dir() for path in (ROOT / "geopipes").iterdir()}
+    private = {"__init__.py", "__pycache__/", "py.typed"}
+    assert sorted(modules) == sorted(there - private)
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+    for target in re.findall(r"^ {4}make (\w+)", README, flags=re.MULTILINE):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
