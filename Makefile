@@ -19,7 +19,7 @@ quickstart: $(VENV)/.demo  ## Install what the quickstart needs, and run it: fro
 install: $(VENV)/.all  ## Install everything, for development
 
 test: lint types $(VENV)/.all  ## Lint, check types, run all tests; ARGS="-k chips" chooses some
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/.all  ## Check style and formatting
 	$(BIN)/ruff check .

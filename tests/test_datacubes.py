@@ -196,6 +196,8 @@ def test_reprojected_arrays_do_not_depend_on_the_cut(resampling: str) -> None:
         np.testing.assert_array_equal(chip["t2m"].values, part["t2m"].values)
 
 
+# rasterio.warp.reproject, which odc-geo calls, warns of the arrays it wraps.
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_dask_arrays_stay_on_dask() -> None:
     pipe = gp.cubes(field().chunk({"lat": 16, "lon": 16}))
     assert only(pipe)["valid"].chunks

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import pyproj
 import pystac
 
 from geopipes import grids
 from geopipes.catalogs import Scenes
+from geopipes.datacubes.arranging import PerBand, stacked, stated, step_key, touching, variable
 from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import JoinedCube, side_by_side
-from geopipes.errors import EmptySearch, GridError, GridMismatch, SourceError
+from geopipes.errors import EmptySearch, GridMismatch, SourceError
 from geopipes.read.engines import load_odc, load_stackstac
-from geopipes.read.headers import Band, sources
-from geopipes.read.sources import Source, Stack, Variable
+from geopipes.read.headers import sources
+from geopipes.read.sources import Stack
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from geopipes.read.bands import Bands
 
 Engine = Literal["window", "odc", "stackstac"]
-PerBand = Mapping[str, Any]
-RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
-DEGREES_PER_HOUR = 15  # the sun's way over the sky
 
 
 def stack(
@@ -92,19 +86,19 @@ def stack(
     if len(scenes) == 0:
         raise EmptySearch("stack: there are no items; widen the search's region, dates or filter")
     found = sources(scenes.items, bands, modifier=scenes.modifier, headers=headers)
-    found = [_stated(band, nodata) for band in found]
+    found = [stated(band, nodata) for band in found]
     chosen = grids.choose(
         [source for band in found for source in band.sources],
         resolution=resolution, crs=crs, bounds=bounds, geobox=geobox, like=like, region=scenes.region,
     )  # fmt: skip
-    steps = [_step_key(item, source, groupby) for item, source in zip(scenes, found[0].sources, strict=True)]
+    steps = [step_key(item, source, groupby) for item, source in zip(scenes, found[0].sources, strict=True)]
     cubes: list[Cube] = []
     for grid, members in chosen:
-        stacked = _stacked(found, steps, grid, set(members), resampling, dtype)
+        arranged = stacked(found, steps, grid, set(members), resampling, dtype)
         if engine == "window":
-            cubes.append(StackCube(stacked))
+            cubes.append(StackCube(arranged))
         elif engine in ("odc", "stackstac"):
-            cubes.append(ArrayCube((load_odc if engine == "odc" else load_stackstac)(stacked), grid))
+            cubes.append(ArrayCube((load_odc if engine == "odc" else load_stackstac)(arranged), grid))
         else:
             raise SourceError(f"stack(engine={engine!r}): use 'window', 'odc' or 'stackstac'")
     return Cubes(cubes)
@@ -150,7 +144,7 @@ def join(
     scenes = other if isinstance(other, Scenes) else Scenes(tuple(other))
     if len(scenes) == 0:
         raise EmptySearch("join: there are no items to join; widen their search")
-    found = [_stated(band, nodata) for band in sources(scenes.items, bands, modifier=scenes.modifier)]
+    found = [stated(band, nodata) for band in sources(scenes.items, bands, modifier=scenes.modifier)]
     if name is not None and len(found) != 1:
         raise SourceError(
             f"join(name={name!r}): there are {len(found)} bands, {[band.name for band in found]}: choose one with "
@@ -158,10 +152,8 @@ def join(
         )
     joined = []
     for cube in cubes.cubes:
-        touching = _touching(found, cube.geobox, range(len(scenes)))
-        variables = tuple(
-            _variable(band, name or band.name, [touching], resampling, dtype, cube.geobox) for band in found
-        )
+        step = touching(found, cube.geobox, range(len(scenes)))
+        variables = tuple(variable(band, name or band.name, [step], resampling, dtype, cube.geobox) for band in found)
         joined.append(_joined(cube, StackCube(Stack(cube.geobox, None, variables))))
     return Cubes(joined)
 
@@ -203,107 +195,6 @@ def inputs(sources: Mapping[str, Cubes]) -> Cubes:
 def union(several: Sequence[Cubes]) -> Cubes:
     """Make one source of several: their cubes one after the other."""
     return Cubes([cube for cubes in several for cube in cubes.cubes])
-
-
-def _stacked(
-    found: Sequence[Band], keys: Sequence[Any], grid: GeoBox, members: set[int],
-    resampling: str | PerBand, dtype: str | PerBand | None,
-) -> Stack:  # fmt: skip
-    """Arrange the rasters of one grid by time step and precedence."""
-    times = [source.time for source in found[0].sources]
-    mine = [i for i in range(len(keys)) if any(k * len(keys) + i in members for k in range(len(found)))]
-    touching = _touching(found, grid, mine)
-    if not touching:
-        raise GridError(
-            f"stack: none of the {len(keys)} items touches the grid, {tuple(grid.boundingbox.bbox)} in {grid.crs}; "
-            "check bounds and the region searched"
-        )
-    groups: dict[Any, list[int]] = {}
-    for i in touching:  # by (datetime, id), so that groups and what is in them are in a total order
-        groups.setdefault(keys[i], []).append(i)
-    steps = list(groups.values())
-    variables = tuple(_variable(band, band.name, steps, resampling, dtype, grid) for band in found)
-    return Stack(grid, tuple(times[step[0]] for step in steps), variables)
-
-
-def _touching(found: Sequence[Band], grid: GeoBox, among: Sequence[int]) -> list[int]:
-    """Give the items with a raster that touches the grid, by (datetime, id)."""
-    crs = grids.crs_of(grid)
-    box = grids.extent(grid, crs)
-    touches: dict[Any, bool] = {}
-    for band in found:
-        for raster in (band.sources[i].geobox for i in among):
-            if grids.key(raster) not in touches:
-                touches[grids.key(raster)] = bool(grids.extent(raster, crs).intersects(box))
-    kept = [i for i in among if any(touches[grids.key(band.sources[i].geobox)] for band in found)]
-    return sorted(kept, key=lambda i: (found[0].sources[i].time, found[0].sources[i].item))
-
-
-def _variable(
-    band: Band, name: str, steps: Sequence[Sequence[int]], resampling: str | PerBand, dtype: str | PerBand | None,
-    grid: GeoBox,
-) -> Variable:  # fmt: skip
-    """Make one variable of the rasters of a band."""
-    rasters = tuple(tuple(band.sources[i] for i in step) for step in steps)
-    every = [source for step in rasters for source in step] or list(band.sources)
-    method = _of_band(resampling, band.name)
-    if method not in RESAMPLINGS:
-        raise SourceError(f"resampling={method!r} for {band.name!r}: use one of {', '.join(RESAMPLINGS)}")
-    given = _of_band(dtype, band.name)
-    kind = np.dtype(given) if given is not None else np.result_type(*(source.dtype for source in every))
-    holds = [s.nodata for s in every if s.nodata is not None and kind.kind != "f" and _holds(kind, s.nodata)]
-    return Variable(name, kind, holds[0] if holds else None, str(method), band.labels, rasters)
-
-
-def _stated(band: Band, nodata: float | PerBand | None) -> Band:
-    """Let the user's word on nodata stand above the files'."""
-    given = _of_band(nodata, band.name)
-    if given is None:
-        return band
-    return replace(band, sources=tuple(replace(source, nodata=float(given)) for source in band.sources))
-
-
-def _of_band(given: Any, name: str) -> Any:
-    """Give one band's value of an argument that is one for all, or by band with ``"*"`` for the rest."""
-    return given.get(name, given.get("*")) if isinstance(given, Mapping) else given
-
-
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    """Say whether an integer dtype can hold a value."""
-    info = np.iinfo(dtype) if dtype.kind in "iu" else None
-    return info is not None and float(value).is_integer() and info.min <= value <= info.max
-
-
-def _step_key(item: pystac.Item, source: Source, groupby: str | Callable[[pystac.Item], Any]) -> Any:
-    """Give what is equal for the items of one time step; undated items are one."""
-    time = source.time
-    if callable(groupby):
-        return groupby(item)
-    if groupby == "time":
-        return None if np.isnat(time) else time
-    if groupby == "solar_day":
-        return None if np.isnat(time) else (time + _solar(source)).astype("datetime64[D]")
-    if groupby == "id":
-        return item.collection_id, item.id
-    if groupby in item.properties:
-        return item.properties[groupby]
-    raise SourceError(
-        f"stack(groupby={groupby!r}): item {item.id!r} has no such property; use 'time', 'solar_day', 'id', one of "
-        f"{sorted(item.properties)}, or a function of the item"
-    )
-
-
-def _solar(source: Source) -> np.timedelta64:
-    """Give how far solar time at a raster's middle is ahead of UTC."""
-    height, width = source.geobox.shape
-    longitude, _ = _to_degrees(str(source.geobox.crs)).transform(*(source.geobox.affine @ (width / 2, height / 2)))
-    west = (longitude + 180) % 360 - 180  # some rasters count longitudes from 0 to 360
-    return np.timedelta64(round(west / DEGREES_PER_HOUR * 3600), "s")
-
-
-@lru_cache(maxsize=256)
-def _to_degrees(crs: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
 
 
 def _joined(cube: Cube, other: StackCube | ArrayCube) -> Cube:

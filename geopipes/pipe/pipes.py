@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from geopipes import catalogs, chips, datacubes, loaders, orders, pixels, steps, tensors
     from geopipes.chips import Coverage, Edge
-    from geopipes.datacubes.stacks import Engine, PerBand
+    from geopipes.datacubes.arranging import PerBand
+    from geopipes.datacubes.stacks import Engine
     from geopipes.read.bands import Bands
 else:
     catalogs, chips, datacubes, loaders, orders, pixels, steps, tensors = (

@@ -1,11 +1,10 @@
-"""Cubes to windows: which pixels make a chip, as integer arrays, before any is read."""
+"""Cutting cubes into windows: the regular grid, its edges, what sources cover, and which zone owns a place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,91 +12,16 @@ import pyproj
 import shapely
 import xarray as xr
 
-from geopipes.datacubes.cube import Cube, Cubes, Window
-from geopipes.datacubes.lazies import Array, first, spread, template
-from geopipes.errors import ChipError, ChipTooLarge, MarginTooSmall
-from geopipes.steps import Step, dataset_wanted
+from geopipes.chips.windows import Indices, Windows, boxes
+from geopipes.datacubes.cube import Cube, Cubes
+from geopipes.datacubes.lazies import first
+from geopipes.errors import ChipError, ChipTooLarge
 
 if TYPE_CHECKING:
     from xbatcher import BatchGenerator
 
 Edge = Literal["drop", "pad", "shift"]
 Coverage = Literal["full", "any"]
-Indices = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Windows(Sequence[Any]):
-    """A plan: windows over cubes, nothing read.
-
-    Attributes
-    ----------
-    cubes : what the windows are cut from
-    size : of each window, (y, x) [px of the (first) cube]
-    margin : pixels read beyond the window on every side
-    dates : dates in each window; None for all
-    ids : (n,) each window's place in the plan as it was cut
-    cube, time, row, col : (n,) the cube, and the first date, row and column of each window
-    left_out : windows that some source does not cover, or whose place belongs to another zone
-    steps : what happens to each chip, recorded
-    """
-
-    cubes: tuple[Cube, ...]
-    size: tuple[int, int]
-    margin: int
-    dates: int | None
-    ids: Indices
-    cube: Indices
-    time: Indices
-    row: Indices
-    col: Indices
-    left_out: int = 0
-    steps: tuple[Step, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> Windows: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        """Give the chip at a position, lazy: all of it is read at the first look at any of its pixels."""
-        return self.take(np.arange(len(self))[index]) if isinstance(index, slice) else look(self, index)
-
-    def take(self, positions: npt.ArrayLike) -> Windows:
-        """Give the plan of these positions, in this order."""
-        pick = np.asarray(positions, dtype=np.int64)
-        columns = {name: getattr(self, name)[pick] for name in ("ids", "cube", "time", "row", "col")}
-        return replace(self, **columns)
-
-    def map(self, step: Step) -> Windows:
-        """Record a step; a step that needs neighbours uses the margin.
-
-        Raises
-        ------
-        MarginTooSmall
-            if the steps together need more pixels than the chips carry
-        """
-        steps = (*self.steps, step)
-        needed = sum(s.margin for s in steps)
-        if needed > self.margin:
-            raise MarginTooSmall(
-                f"{step} and the steps before it need {needed} px around each chip, which carries {self.margin}: "
-                f"write chip(..., margin={needed})"
-            )
-        return replace(self, steps=steps)
-
-    def window(self, position: int) -> tuple[Cube, Window]:
-        """Give the cube and the window (without margin) of the chip at a position."""
-        i = range(len(self))[position]
-        row, col, start = int(self.row[i]), int(self.col[i]), int(self.time[i])
-        time = None if self.dates is None else slice(start, start + self.dates)
-        window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
-        return self.cubes[int(self.cube[i])], window
 
 
 def chip(
@@ -219,21 +143,6 @@ def _covered(windows: Windows, coverage: Coverage) -> npt.NDArray[np.bool_]:
     return covered
 
 
-def boxes(windows: Windows, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
-    """Give the rectangles of some windows of one cube, cut to its grid, in its CRS."""
-    indices = np.flatnonzero(which)
-    geobox = windows.cubes[int(windows.cube[indices[0]])].geobox if len(indices) else None
-    if geobox is None:
-        return np.empty(0, object)
-    affine, (height, width) = geobox.affine, geobox.shape
-    top, left = windows.row[indices], windows.col[indices]
-    bottom, right = np.minimum(top + windows.size[0], height), np.minimum(left + windows.size[1], width)
-    xs = [affine.c + affine.a * np.clip(col, 0, width) for col in (left, right)]
-    ys = [affine.f + affine.e * np.clip(row, 0, height) for row in (top, bottom)]
-    rectangles: npt.NDArray[np.object_] = shapely.box(xs[0], ys[1], xs[1], ys[0])
-    return rectangles
-
-
 def _owned(windows: Windows) -> npt.NDArray[np.bool_]:
     """Say which windows belong to their own UTM zone: no nearer central meridian's cube sees their centre."""
     owned = np.ones(len(windows), bool)
@@ -270,100 +179,6 @@ def _distance(zone: str, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float
     return distance
 
 
-def load(windows: Windows, position: int) -> Any:
-    """Read the chip at a position and take it through the plan's steps.
-
-    Returns
-    -------
-    a loaded xr.Dataset (a dict of them for several inputs) with its margin, and the scalar coordinate ``chip``:
-    the chip's id, with the margin in its attributes
-    """
-    cube, window = windows.window(position)
-    element = identified(cube.read(window.grown(windows.margin)), windows, position)
-    return stepped(windows, element)
-
-
-def look(windows: Windows, position: int) -> Any:
-    """Give the chip at a position, lazy: the first look at any pixel reads the whole chip, once.
-
-    Returns
-    -------
-    an xr.Dataset (a dict of them for several inputs) that holds what `load` gives
-    """
-    position = range(len(windows))[position]
-    cube, window = windows.window(position)
-    grown = window.grown(windows.margin)
-    small = stepped(windows, identified(template(cube.dataset, grown.time), windows, position))
-    places = identified(cube.place(grown), windows, position)
-    once = Once(windows, position)
-    if not isinstance(small, dict):
-        return spread(small, first(places), once.reader(None))
-    return {name: spread(part, places.get(name, first(places)), once.reader(name)) for name, part in small.items()}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Chips to be read by position, on any thread: what a pipe runs on after ``read``."""
-
-    windows: Windows
-    threads: int
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """What happens to each chip as it is read."""
-        return self.windows.steps
-
-    def load(self, position: int) -> Any:
-        """Read the chip at a position."""
-        return load(self.windows, position)
-
-
-class Once:
-    """A chip that is read at the first look and kept as long as it is looked at."""
-
-    def __init__(self, windows: Windows, position: int) -> None:
-        self._windows, self._position, self._lock = windows, position, Lock()
-        self._chip: Any = None
-
-    def reader(self, name: str | None) -> Callable[[str, dict[str, slice]], Array]:
-        """Give what reads a block of a variable of one input."""
-
-        def read(variable: str, bounds: dict[str, slice]) -> Array:
-            with self._lock:
-                if self._chip is None:
-                    self._chip = load(self._windows, self._position)
-            dataset = self._chip if name is None else self._chip[name]
-            values: Array = dataset[variable].isel(bounds).values
-            return values
-
-        return read
-
-
-def stepped(windows: Windows, element: Any) -> Any:
-    """Take a chip through the plan's steps."""
-    for step in windows.steps:
-        element = dataset_wanted(step, step(element), element)
-    return element
-
-
-def identified(element: Any, windows: Windows, position: int) -> Any:
-    """Give a chip its id, and say how wide its margin is."""
-    if isinstance(element, dict):
-        rows = windows.size[0] + 2 * windows.margin
-        return {
-            name: _named(dataset, windows, position, windows.margin * dataset.sizes["y"] // rows)
-            for name, dataset in element.items()
-        }
-    return _named(element, windows, position, windows.margin)
-
-
-def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
-    return dataset.assign_coords(chip=((), windows.ids[position], {"margin": margin}))
-
-
 def slices(block: xr.Dataset, size: int | tuple[int, int], *, overlap: int | tuple[int, int] = 0) -> BatchGenerator:
     """Slice a block one looks at into chips, by xbatcher.
 
@@ -382,6 +197,3 @@ def slices(block: xr.Dataset, size: int | tuple[int, int], *, overlap: int | tup
     shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
     dims = {"y": shape[0], "x": shape[1]}
     return BatchGenerator(block, dims, {"y": lap[0], "x": lap[1]}, preload_batch=False)
-
-
-__all__ = ["Reading", "Windows", "chip", "load", "look", "slices"]

@@ -1,0 +1,108 @@
+"""From a window to a chip: loaded, or lazy until it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import xarray as xr
+
+from geopipes.chips.windows import Windows
+from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.steps import Step, dataset_wanted
+
+
+def load(windows: Windows, position: int) -> Any:
+    """Read the chip at a position and take it through the plan's steps.
+
+    Returns
+    -------
+    a loaded xr.Dataset (a dict of them for several inputs) with its margin, and the scalar coordinate ``chip``:
+    the chip's id, with the margin in its attributes
+    """
+    cube, window = windows.window(position)
+    element = identified(cube.read(window.grown(windows.margin)), windows, position)
+    return stepped(windows, element)
+
+
+def look(windows: Windows, position: int) -> Any:
+    """Give the chip at a position, lazy: the first look at any pixel reads the whole chip, once.
+
+    Returns
+    -------
+    an xr.Dataset (a dict of them for several inputs) that holds what `load` gives
+    """
+    position = range(len(windows))[position]
+    cube, window = windows.window(position)
+    grown = window.grown(windows.margin)
+    small = stepped(windows, identified(template(cube.dataset, grown.time), windows, position))
+    places = identified(cube.place(grown), windows, position)
+    once = Once(windows, position)
+    if not isinstance(small, dict):
+        return spread(small, first(places), once.reader(None))
+    return {name: spread(part, places.get(name, first(places)), once.reader(name)) for name, part in small.items()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Chips to be read by position, on any thread: what a pipe runs on after ``read``."""
+
+    windows: Windows
+    threads: int
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What happens to each chip as it is read."""
+        return self.windows.steps
+
+    def load(self, position: int) -> Any:
+        """Read the chip at a position."""
+        return load(self.windows, position)
+
+
+class Once:
+    """A chip that is read at the first look and kept as long as it is looked at."""
+
+    def __init__(self, windows: Windows, position: int) -> None:
+        self._windows, self._position, self._lock = windows, position, Lock()
+        self._chip: Any = None
+
+    def reader(self, name: str | None) -> Callable[[str, dict[str, slice]], Array]:
+        """Give what reads a block of a variable of one input."""
+
+        def read(variable: str, bounds: dict[str, slice]) -> Array:
+            with self._lock:
+                if self._chip is None:
+                    self._chip = load(self._windows, self._position)
+            dataset = self._chip if name is None else self._chip[name]
+            values: Array = dataset[variable].isel(bounds).values
+            return values
+
+        return read
+
+
+def stepped(windows: Windows, element: Any) -> Any:
+    """Take a chip through the plan's steps."""
+    for step in windows.steps:
+        element = dataset_wanted(step, step(element), element)
+    return element
+
+
+def identified(element: Any, windows: Windows, position: int) -> Any:
+    """Give a chip its id, and say how wide its margin is."""
+    if isinstance(element, dict):
+        rows = windows.size[0] + 2 * windows.margin
+        return {
+            name: _named(dataset, windows, position, windows.margin * dataset.sizes["y"] // rows)
+            for name, dataset in element.items()
+        }
+    return _named(element, windows, position, windows.margin)
+
+
+def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
+    return dataset.assign_coords(chip=((), windows.ids[position], {"margin": margin}))
