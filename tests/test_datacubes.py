@@ -95,6 +95,7 @@ def test_mosaics_take_the_first_valid_pixel_whatever_the_order_of_items(land: Sy
     xr.testing.assert_identical(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # of rasterio.warp.reproject, the peer here
 def test_a_label_keeps_its_dtype_and_nodata_and_adds_no_time(land: Synthetic) -> None:
     images = west(land).stack(["red"], resolution=10)
     dated = gp.rasters(land.label, datetime=lambda _: "2021-07-01")
