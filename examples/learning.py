@@ -22,6 +22,8 @@ def fit(model: nn.Module, batches: Sequence[Batch], *, steps: int) -> tuple[floa
     ----------
     batches : ``channels`` (N, C, y, x), float32, and ``target`` (N, y, x), int64
     """
+    # On a CPU, convolutions then take about half the time; torch's types leave the option out.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = mean_loss(model, batches)
     optimizer = torch.optim.AdamW(model.parameters())
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=steps)

@@ -100,6 +100,11 @@ def mask_values(dataset: xr.Dataset, band: str, values: Sequence[float]) -> xr.D
 
 def _names(dataset: xr.Dataset, bands: str | Sequence[str]) -> list[str]:
     """Give the bands as a list; all of them must be there."""
+    if not isinstance(dataset, xr.Dataset):
+        raise StepError(
+            f"pixel steps take an xr.Dataset, this is {type(dataset).__name__}: with several inputs let the step stand "
+            "on each before gp.inputs(...), or use .map(fn) on the dict"
+        )
     names = [bands] if isinstance(bands, str) else list(bands)
     there = [str(name) for name in dataset.data_vars]
     unknown = [name for name in names if name not in there]

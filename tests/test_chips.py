@@ -247,6 +247,29 @@ def test_a_step_with_a_margin_does_not_depend_on_the_cut() -> None:
     np.testing.assert_array_equal(before[4], whole[:, 10:20, 10:20])
 
 
+def test_a_margin_before_chip_leaves_a_chip_that_knows_its_place() -> None:
+    pipe = gp.cubes(plain(30, 30)[0])
+    with_margin, without = (list(p.chip(10).read()) for p in (pipe.map(smooth, margin=1), pipe))
+    for a, b in zip(with_margin, without, strict=True):
+        xr.testing.assert_identical(a["spatial_ref"], b["spatial_ref"])
+    sample = next(iter(pipe.map(smooth, margin=1).chip(10).read().tensor(v="v", fill=0)))
+    assert sample["v"].shape == (1, 10, 10)
+
+
+def test_margins_after_read_are_reckoned_with() -> None:
+    plan = gp.cubes(plain(30, 30)[0]).chip(10, margin=2).map(smooth, margin=1)
+    assert len(list(plan.read().map(smooth, margin=1))) == 9
+    with pytest.raises(MarginTooSmall, match="need 3 px"):
+        list(plan.read().map(smooth, margin=1).map(smooth, margin=1))
+
+
+def test_a_resolution_in_the_wrong_units_is_told_before_memory_runs_out() -> None:
+    grid = GeoBox.from_bbox((0, 0, 30_000, 30_000), "EPSG:32633", resolution=0.001)
+    vast = datacubes.Cubes([arraycube.ArrayCube(plain(8, 8)[0], grid)])
+    with pytest.raises(ChipError, match=r"is stack\(resolution=...\) in the units of EPSG:32633"):
+        chips.chip(vast, 64)
+
+
 def test_too_small_a_margin_says_the_number() -> None:
     plan = gp.cubes(plain(30, 30)[0]).chip(10, margin=1).map(smooth, margin=1).map(smooth, margin=1)
     with pytest.raises(MarginTooSmall, match=r"need 2 px .* carries 1: write chip\(..., margin=2\)"):

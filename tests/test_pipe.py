@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_a_torch_iterdatapipe_is_a_source() -> None:
     assert list(pipe) == list(pipe) == [4, 8, 12]
 
 
+class Endless:
+    """Has no length and starts again."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+def test_a_source_without_a_length() -> None:
+    pipe = gp.Pipe(Endless()).map(double).batch(2)
+    assert list(pipe.take(2)) == [[0, 2], [4, 6]]
+    assert str(pipe).splitlines() == ["Pipe(Endless)", "    .map(double)", "    .batch(2)"]
+
+
 def test_an_error_names_the_step_and_the_element(land: Synthetic) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         list(gp.Pipe([1, 0]).map(lambda n: 1 // n))
@@ -116,6 +130,14 @@ def test_methods_at_the_wrong_place_say_where_they_belong(land: Synthetic) -> No
         stack.chip(8).filter(bool)
     with pytest.raises(StepError, match=r"tensor\(.*\) works on elements that are read"):
         stack.chip(8).tensor(image=["red"], fill=0)
+    with pytest.raises(StepError, match=r"write .read\(\).tensor"):
+        stack.chip(8).tensor(image=["red"], fill=0)
+    with pytest.raises(AttributeError, match=r"shuffle\(\) works on a plan, .* here it stands after read"):
+        stack.chip(8).read().shuffle(seed=0)  # type: ignore[attr-defined]
+    with pytest.raises(StepError, match=r"write .join\(gp.rasters\('crop.tif'\)"):
+        stack.join("crop.tif")  # type: ignore[arg-type]
+    with pytest.raises(StepError, match=r"before gp.inputs"):
+        next(iter(gp.inputs(a=stack).scale("red", factor=1)))  # type: ignore[misc]
     with pytest.raises(StepError, match=r"collates what is read: write .read\(\).batch\(2\)"):
         stack.chip(8).batch(2)
     with pytest.raises(StepError, match=r"stack.* works on items"):

@@ -20,6 +20,9 @@ from geopipes.errors import ChipError, ChipTooLarge
 if TYPE_CHECKING:
     from xbatcher import BatchGenerator
 
+MOST_WINDOWS = 100_000_000
+"""Windows of one cube: four integers each make 3 GB; far more than any region of interest needs."""
+
 Edge = Literal["drop", "pad", "shift"]
 Coverage = Literal["full", "any"]
 
@@ -77,6 +80,11 @@ def chip(
         rows = _starts(cube.geobox.shape.y, shape[0], stride[0], edge)
         cols = _starts(cube.geobox.shape.x, shape[1], stride[1], edge)
         times = _date_starts(cube, time, edge)
+        if len(times) * len(rows) * len(cols) > MOST_WINDOWS:
+            raise ChipError(
+                f"chip(size={size}): the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
+                f"{len(times) * len(rows) * len(cols):,} windows; is stack(resolution=...) in the units of {cube.crs}?"
+            )
         grid = np.meshgrid(np.array([index]), times, rows, cols, indexing="ij")
         parts.append(np.stack([axis.ravel() for axis in grid]).astype(np.int64))
     columns = np.concatenate(parts, axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -34,8 +34,8 @@ def look(windows: Windows, position: int) -> Any:
     -------
     an xr.Dataset (a dict of them for several inputs) that holds what `load` gives
     """
-    position = range(len(windows))[position]
     cube, window = windows.window(position)
+    position = range(len(windows))[position]
     grown = window.grown(windows.margin)
     small = stepped(windows, identified(template(cube.dataset, grown.time), windows, position))
     places = identified(cube.place(grown), windows, position)
@@ -51,6 +51,19 @@ class Reading:
 
     windows: Windows
     threads: int
+    needed: int = 0  # pixels around each chip that steps after read need
+
+    def needing(self, step: Step) -> Reading:
+        """Reckon with the margin of a step after read.
+
+        Raises
+        ------
+        MarginTooSmall
+            if the steps together need more pixels than the chips carry
+        """
+        needed = self.needed + step.margin
+        self.windows.check_margin(step, sum(s.margin for s in self.steps) + needed)
+        return replace(self, needed=needed)
 
     def __len__(self) -> int:
         return len(self.windows)

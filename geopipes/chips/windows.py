@@ -67,7 +67,7 @@ class Windows(Sequence[Any]):
         """Give the plan of these positions, in this order."""
         pick = np.asarray(positions, dtype=np.int64)
         columns = {name: getattr(self, name)[pick] for name in ("ids", "cube", "time", "row", "col")}
-        return replace(self, **columns)
+        return replace(self, left_out=0, **columns)
 
     def map(self, step: Step) -> Windows:
         """Record a step; a step that needs neighbours uses the margin.
@@ -78,16 +78,21 @@ class Windows(Sequence[Any]):
             if the steps together need more pixels than the chips carry
         """
         steps = (*self.steps, step)
-        needed = sum(s.margin for s in steps)
+        self.check_margin(step, sum(s.margin for s in steps))
+        return replace(self, steps=steps)
+
+    def check_margin(self, step: Step, needed: int) -> None:
+        """Raise where steps need more pixels around a chip than it carries."""
         if needed > self.margin:
             raise MarginTooSmall(
                 f"{step} and the steps before it need {needed} px around each chip, which carries {self.margin}: "
                 f"write chip(..., margin={needed})"
             )
-        return replace(self, steps=steps)
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the cube and the window (without margin) of the chip at a position."""
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"plan[{position}]: the plan has {len(self)} chips")
         i = range(len(self))[position]
         row, col, start = int(self.row[i]), int(self.col[i]), int(self.time[i])
         time = None if self.dates is None else slice(start, start + self.dates)

@@ -186,7 +186,9 @@ class MappedCube(Cube):
         pick_dates = window.time is not None and not self.step.local_in_time
         wanted = Window(window.rows, window.cols, None if pick_dates else window.time)
         element = self.base.read(wanted.grown(self.step.margin))
-        element = cropped(dataset_wanted(self.step, self.step(element), element), self.step.margin)
+        element = dataset_wanted(self.step, self.step(element), element)
+        if self.step.margin:
+            element = relocated(cropped(element, self.step.margin), self.place(window))
         if pick_dates:
             key = next(iter(element)) if isinstance(element, dict) else None
             part = first(element).isel(time=window.time)
@@ -207,6 +209,13 @@ class MappedCube(Cube):
             return values
 
         return read
+
+
+def relocated(element: Any, place: Any) -> Any:
+    """Let a cropped element state where it lies now."""
+    if isinstance(element, dict):
+        return {name: relocated(part, place.get(name, first(place))) for name, part in element.items()}
+    return element.assign_coords(spatial_ref=place["spatial_ref"].variable)
 
 
 def placed(whole: xr.Dataset, geobox: GeoBox, window: Window) -> dict[str, Any]:

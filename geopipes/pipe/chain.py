@@ -70,7 +70,12 @@ class Chain(Generic[T]):
     def _need(self, kind: Kind, text: str) -> None:
         """Raise where a method stands at the wrong place of the chain."""
         if self._kind != kind:
-            raise StepError(f"{text} works on {STANDS[kind]}; before it stands {STANDS[self._kind]}:\n{self}")
+            way = {
+                ("plan", "stream"): f"write .read().{text}; ",
+                ("cubes", "stream"): f"write .chip(...).read().{text}; ",
+            }
+            hint = way.get((self._kind, kind), "")
+            raise StepError(f"{text} works on {STANDS[kind]}; {hint}before it stands {STANDS[self._kind]}:\n{self}")
 
     def _whole(self, text: str, function: Callable[[Any], Any], kind: Kind | None = None) -> Self:
         """Add a call that turns the whole value into another, when it is needed."""

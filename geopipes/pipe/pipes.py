@@ -170,6 +170,8 @@ class Pipe(Chain[T]):
         nodata: float | PerBand | None = None,
     ) -> Pipe[xr.Dataset]:
         """Join what has no time of its own, labels or elevation: see `geopipes.datacubes.join`."""
+        if not isinstance(other, Pipe):
+            raise StepError(f"join({other!r}) takes a pipe: write .join(gp.rasters({other!r}), ...)")
         options: dict[str, Any] = {
             "name": name,
             "bands": bands,
@@ -248,8 +250,20 @@ class Pipe(Chain[T]):
     def _step(self, step: steps.Step) -> Pipe[Any]:
         """Add a step: recorded on what is not read yet, run element by element afterwards."""
         if self._kind == "stream":
-            return self._op(loaders.Each(step))
+            done = self._op(loaders.Each(step))
+            if step.margin:
+                done._value = Lazy(lambda: _needing(self._value.get(), step))
+            return done
         return self._whole(str(step), lambda value: value.map(step))
+
+    if not TYPE_CHECKING:  # mypy refuses these by itself
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where the plan's verbs stand, when they are typed elsewhere."""
+            if name in ("read", "shuffle", "split"):
+                place = "after read" if self._kind == "stream" else "before chip"
+                raise AttributeError(f"{name}() works on a plan, between chip(...) and read(); here it stands {place}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class Plan(Pipe[T]):
@@ -315,6 +329,11 @@ def _tensor(pipe: Pipe[Any], options: dict[str, Any]) -> Pipe[dict[str, Any]]:
     done = pipe._op(loaders.Each(steps.Step(text, tensors.tensor, (), options)))
     accept_as_iterable_dataset(Pipe)
     return done
+
+
+def _needing(source: Any, step: steps.Step) -> Any:
+    """Reckon with a step's margin where chips carry one."""
+    return source.needing(step) if isinstance(source, chips.Reading) else source
 
 
 def _typed(index: slice) -> str:

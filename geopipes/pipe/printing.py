@@ -38,6 +38,8 @@ def known(chain: Chain[Any]) -> str:
     if not chain._value.done:
         return ""
     value = chain._value.get()
+    if not hasattr(value, "__len__"):
+        return ""
     if chain._ops or hasattr(value, "load"):
         sample = preview(value, chain._ops) if hasattr(value, "load") else None
         return "; ".join(filter(None, (f"{len(chain):,} {_counted(chain._text)}", sample)))
@@ -49,7 +51,7 @@ def known(chain: Chain[Any]) -> str:
     if hasattr(value, "cubes"):
         several = f"{len(value)} cubes, the first: " if len(value) > 1 else ""
         return several + element(value[0])
-    return f"{len(value):,} elements" if hasattr(value, "__len__") else ""
+    return f"{len(value):,} elements"
 
 
 def preview(reading: Any, ops: tuple[Op, ...]) -> str | None:

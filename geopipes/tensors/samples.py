@@ -43,11 +43,11 @@ def tensor(
 
     Returns
     -------
-    dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold
-    variables of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``,
-    ``bounds``, ``crs`` and ``transform`` (of the first input); ``time`` where the chip has one, with several
-    inputs ``<name>_time`` for each tensor that has time. A tensor of one variable shares the chip's memory
-    where that is contiguous, of the dtype asked for, and has nothing to fill.
+    dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold variables
+    of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``, ``bounds``, ``crs``
+    and ``transform`` (of the first input); ``time`` where the chip has one, with several inputs ``<name>_time``
+    for each tensor that has time (int64 nanoseconds since 1970, UTC). A tensor of one variable shares the
+    chip's memory where that is contiguous, of the dtype asked for, and has nothing to fill.
 
     Notes
     -----
@@ -61,6 +61,10 @@ def tensor(
         chip (it needs ``valid``, ``chip``, ``spatial_ref``, and coordinates that agree with it).
     """
     _check_names(tensors, dtype)
+    if not isinstance(chip, xr.Dataset | Mapping):
+        raise TensorError(
+            f"tensor() takes a chip, an xr.Dataset or a dict of them; the step before it gave {type(chip).__name__}"
+        )
     alone = isinstance(chip, xr.Dataset)
     inputs: Mapping[str, xr.Dataset] = {"": chip} if isinstance(chip, xr.Dataset) else chip
     cuts = {key: Cut.of(dataset) for key, dataset in inputs.items()}
