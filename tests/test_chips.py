@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 import shapely
 import xarray as xr
 from hypothesis import given
@@ -215,6 +216,48 @@ def test_pixels_do_not_depend_on_the_cut(land: Synthetic, crs: str, resampling: 
                 np.testing.assert_array_equal(chip[name].values[:, : part.shape[1], : part.shape[2]], part)
             seen[rows, cols][:size, :size] = True
         assert seen.all()
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+def test_large_cubes_cut_differently_are_the_same(tmp_path: Path, resampling: str) -> None:
+    """Put together, chips of 64, 100, 256 and 700 px from a raster of the next zone are one and the same cube."""
+    y, x = np.mgrid[:880, :880]
+    pixels = (1000 + 500 * np.sin(y / 9) * np.cos(x / 7)).astype("uint16") + np.random.default_rng(0).integers(
+        0, 99, y.shape
+    )
+    profile = {
+        "driver": "GTiff",
+        "count": 1,
+        "height": 880,
+        "width": 880,
+        "dtype": "uint16",
+        "nodata": 0,
+        "tiled": True,
+    }
+    transform = rasterio.Affine(10, 0, 746_000, 0, -10, 4_590_000)
+    with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:32614", transform=transform, **profile) as file:
+        file.write(pixels.astype("uint16"), 1)
+    pipe = gp.rasters(tmp_path / "a.tif").stack(crs="EPSG:32615", resolution=10, resampling=resampling)
+    height, width = (next(iter(pipe)).sizes[dim] for dim in ("y", "x"))
+    assert min(height, width) > 700
+    cuts = [(64, 0), (64, 16), (100, 0), (100, 31), (256, 0), (256, 100), (700, 0), (700, 500)]
+    whole = [_together(pipe, size, overlap, height, width) for size, overlap in cuts]
+    for other in whole[1:]:
+        np.testing.assert_array_equal(other, whole[0])
+    assert (whole[0] > 0).mean() > 0.8  # the corners of a turned raster are empty
+
+
+def _together(pipe: gp.Pipe[xr.Dataset], size: int, overlap: int, height: int, width: int) -> Any:
+    """Put chips together; where they overlap they must agree."""
+    plan = pipe.chip(size, overlap=overlap, edge="shift", coverage="any")
+    windows, whole = plan._value.get(), np.full((height, width), 65_535, "uint16")
+    for i, chip in enumerate(plan.read(threads=2)):
+        part = whole[windows.row[i] : windows.row[i] + size, windows.col[i] : windows.col[i] + size]
+        values = next(iter(chip.data_vars.values())).values[0]
+        np.testing.assert_array_equal(part[part != 65_535], values[part != 65_535])
+        part[:] = values
+    assert (whole != 65_535).all()
+    return whole
 
 
 @given(data=st.data())
