@@ -1,4 +1,4 @@
-"""From a STAC search to a trained model: `make quickstart`, about a minute's work on two cores.
+"""From a STAC search to a trained model: `make quickstart`, a minute or two of work on two cores.
 
 Synthetic scenes like Sentinel-2's (farmland, four dates, two UTM zones, clouds) are served by a STAC API on loopback.
 A U-Net learns the crops of one part of the land and is judged on another.
