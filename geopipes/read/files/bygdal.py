@@ -1,0 +1,172 @@
+"""Tiles by GDAL, through rasterio: all that GDAL reads, in whole blocks at an explicit overview level."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import rasterio
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
+
+from geopipes.errors import ReadError
+from geopipes.read.files.layouts import GDAL_ERRORS, Array, File, Layout, Level
+from geopipes.read.sources import Source
+from geopipes.read.stated import DTYPES, named_crs
+
+KEPT_OPEN = 48
+"""Rasters a thread keeps open: with 16 threads 768, of the 1,024 files that Linux lets a process open."""
+
+SMALLEST = 256 * 256
+"""Pixels of a block below which several make one tile: a read costs about 0.1 ms whatever it reads."""
+
+GROUPED = 512
+"""Pixels a side that grouped blocks come to, or as many pixels in strips."""
+
+LARGEST = 2048 * 2048
+"""Pixels of a block above which it is cut into tiles; GDAL's own cache holds the block meanwhile."""
+
+DIVIDED = 1024
+"""Pixels a side of the tiles that such a block is cut into."""
+
+
+class _Kept(threading.local):
+    """The rasters that one thread has open, the one used last at the end: GDAL's are not to be shared."""
+
+    def __init__(self) -> None:
+        self.rasters: OrderedDict[tuple[GdalFile, int], rasterio.DatasetReader] = OrderedDict()
+
+
+_kept = _Kept()
+
+
+class GdalFile(File):
+    """A file read by GDAL; each thread opens the levels that it reads."""
+
+    kind = "gdal"
+    failures = GDAL_ERRORS
+
+    def __init__(
+        self, source: Source, signed: str, layout: Layout, reason: str, raster: rasterio.DatasetReader
+    ) -> None:
+        super().__init__(source, signed, layout, reason)
+        self._alpha = alpha_band(raster)
+        self._keep(0, raster)
+
+    def close(self) -> None:
+        """Close what this thread has open of it; other threads close theirs when they need the place."""
+        for key in [key for key in _kept.rasters if key[0] is self]:
+            _kept.rasters.pop(key).close()
+
+    def _read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
+        window, raster = self._window(level, row, col), self._raster(level)
+        inside = out[:, : window.height, : window.width]
+        if len({self.layout.dtypes[band - 1] for band in bands}) == 1:
+            raster.read(bands, window=window, out=inside)
+            return
+        for band, plane in zip(bands, inside, strict=True):  # rasterio takes several only where they are of one dtype
+            raster.read(band, window=window, out=plane)
+
+    def _read_mask(self, level: int, row: int, col: int, out: Array) -> None:
+        window, raster = self._window(level, row, col), self._raster(level)
+        shown = raster.read_masks(1, window=window) if self._alpha is None else raster.read(self._alpha, window=window)
+        out[: window.height, : window.width] = shown > 0
+
+    def _failed(self, what: str, error: BaseException) -> ReadError:
+        self.close()
+        return super()._failed(what, error)
+
+    def _window(self, level: int, row: int, col: int) -> Window:
+        (height, width), (rows, cols) = self.layout.levels[level].shape, self.layout.levels[level].tile
+        top, left = row * rows, col * cols
+        return Window(left, top, min(cols, width - left), min(rows, height - top))
+
+    def _raster(self, level: int) -> rasterio.DatasetReader:
+        raster = _kept.rasters.get((self, level))
+        if raster is None:
+            raster = open_raster(self._signed, level)
+            self._keep(level, raster)
+        _kept.rasters.move_to_end((self, level))
+        return raster
+
+    def _keep(self, level: int, raster: rasterio.DatasetReader) -> None:
+        """Keep a raster open, and close the one that was not used for longest where there are too many."""
+        _kept.rasters[self, level] = raster
+        while len(_kept.rasters) > KEPT_OPEN:
+            _kept.rasters.popitem(last=False)[1].close()
+
+
+def open_raster(signed: str, level: int = 0) -> rasterio.DatasetReader:
+    """Open a raster at full resolution, or as its overview of a level from 1."""
+    environment: AbstractContextManager[object] = nullcontext()
+    if "://" in signed:
+        # Listing a remote folder for sidecar files costs more than a chip.
+        environment = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    with environment:
+        return rasterio.open(signed) if level == 0 else rasterio.open(signed, overview_level=level - 1)
+
+
+def close_rasters() -> None:
+    """Close every raster that the current thread keeps open."""
+    while _kept.rasters:
+        _kept.rasters.popitem()[1].close()
+
+
+def alpha_band(raster: rasterio.DatasetReader) -> int | None:
+    """Give the band that is 0 where there is no measurement."""
+    return next((band for band in raster.indexes if raster.colorinterp[band - 1] == ColorInterp.alpha), None)
+
+
+def masked(raster: rasterio.DatasetReader) -> bool:
+    """Say whether an alpha band, or a mask for all bands, tells what is valid."""
+    flags = [flag for band in raster.mask_flag_enums for flag in band]
+    return alpha_band(raster) is not None or MaskFlags.per_dataset in flags
+
+
+def layout_of(raster: rasterio.DatasetReader, levels: tuple[Level, ...]) -> Layout:
+    """Give what GDAL says of a raster."""
+    crs = None if raster.crs is None else named_crs(CRS(raster.crs))
+    return Layout(
+        geobox=GeoBox(raster.shape, raster.transform, crs),
+        levels=levels,
+        count=raster.count,
+        dtypes=tuple(np.dtype(DTYPES.get(dtype, dtype)) for dtype in raster.dtypes),
+        nodata=raster.nodatavals,
+        masked=masked(raster),
+        interleaved=raster.count > 1 and raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL",
+    )
+
+
+def levels_of(raster: rasterio.DatasetReader, signed: str) -> tuple[Level, ...]:
+    """Give full resolution and overviews of a raster, in tiles of whole blocks or parts of one.
+
+    Overviews are opened to learn their sizes; from the first that is not smaller than the one before, none counts.
+    """
+    levels = [_level(raster)]
+    for number in range(1, len(raster.overviews(1)) + 1):
+        with open_raster(signed, number) as overview:
+            level = _level(overview)
+        if max(level.shape) >= max(levels[-1].shape):
+            break
+        levels.append(level)
+    return tuple(levels)
+
+
+def _level(raster: rasterio.DatasetReader) -> Level:
+    return Level(raster.shape, tile_of(raster.block_shapes[0], raster.shape))
+
+
+def tile_of(block: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """Give the tile (y, x) that blocks (y, x) of a raster of a shape (y, x) are read in."""
+    (rows, cols), (height, width) = block, shape
+    if rows * cols > LARGEST:
+        return min(rows, DIVIDED), min(cols, DIVIDED)
+    if rows * cols < SMALLEST:
+        most = GROUPED * GROUPED // (rows * cols)
+        cols *= min(max(1, GROUPED // cols), most, -(-width // cols))
+        rows *= min(GROUPED * GROUPED // (rows * cols), -(-height // rows))
+    return rows, cols

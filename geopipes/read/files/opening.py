@@ -1,0 +1,163 @@
+"""Open files: one of each for all threads of a process, opened once, checked against what the items state."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+from rasterio.errors import NotGeoreferencedWarning
+
+from geopipes.errors import NotGeoreferenced, ReadError
+from geopipes.read.files.bycog import CogFile, identity
+from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of, open_raster
+from geopipes.read.files.checks import check_bands, check_header
+from geopipes.read.files.fitting import Unfit, fit
+from geopipes.read.files.layouts import GDAL_ERRORS, File, cause, named
+from geopipes.read.headers import signed_href
+from geopipes.read.sources import Source
+
+KEPT = 4096
+"""Files whose headers a process keeps: for 10,980 px a side in tiles of 512 px 11 KB each, all together 45 MB."""
+
+CHECKED = 64
+"""Sources of one file that are known to agree with it: its bands, and what a few pipes state of them."""
+
+
+class _Entry:
+    """One file, the stamp it was opened under, and what it was checked against; the lock is held to open it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.file: File | None = None
+        self.stamp: tuple[object, ...] = ()
+        self.checked: dict[int, Source] = {}  # by id: comparing grids takes longer than the rest of `opened`
+
+
+_lock = threading.Lock()
+_entries: OrderedDict[tuple[str, str, str], _Entry] = OrderedDict()
+
+
+def opened(source: Source) -> File:
+    """Open what a source names, or give the file opened before.
+
+    A local file that was rewritten since, and one of which a read failed, is opened anew, and signed anew.
+
+    Parameters
+    ----------
+    source : whose href is signed by its modifier when it is opened
+
+    Raises
+    ------
+    SourceError
+        the file's header is not what the item states, it lacks a band, or its pixels are complex
+    NotGeoreferenced
+        the file has no CRS
+    ReadError
+        it could not be opened
+    """
+    entry, now = _entry(source), stamp(source)
+    with entry.lock:
+        if entry.file is None or entry.file.broken or entry.stamp != now:
+            if entry.file is not None:
+                entry.file.close()
+            entry.file, entry.stamp = None, now
+            entry.checked.clear()
+            entry.file = _open(source)
+        if id(source) not in entry.checked:
+            check_header(entry.file.layout, source)
+            check_bands(entry.file.layout, source)
+            if len(entry.checked) == CHECKED:
+                entry.checked.clear()
+            entry.checked[id(source)] = source
+        return entry.file
+
+
+def reason(source: Source) -> str:
+    """Say how a source is read and why: "cog: tiled, deflate, predictor 2, uint16"."""
+    file = opened(source)
+    return f"{file.kind}: {file.reason}"
+
+
+def stamp(source: Source) -> tuple[object, ...]:
+    """Give what tells the pixels of a source's file from others: its href, and where it is local its state on disk.
+
+    The state is that of the file itself: what a VRT refers to may change unseen.
+    """
+    try:
+        return (source.href, *identity(os.stat(local_path(source.href))))
+    except (OSError, ValueError):  # not a local path, or one that cannot be: opening it says so
+        return (source.href,)
+
+
+def close_files() -> None:
+    """Close every file of this process, save what other threads have open through GDAL; each may be opened anew."""
+    with _lock:
+        entries = [*_entries.values()]
+        _entries.clear()
+    for entry in entries:
+        with entry.lock:
+            if entry.file is not None:
+                entry.file.close()
+    close_rasters()
+
+
+def local_path(href: str) -> str:
+    """Give the path that a href names; what is no path stays as it is."""
+    return href.removeprefix("file://")
+
+
+def _entry(source: Source) -> _Entry:
+    key = source.href, source.item, source.asset
+    with _lock:
+        entry = _entries.get(key) or _entries.setdefault(key, _Entry())
+        _entries.move_to_end(key)
+        old = _entries.popitem(last=False)[1].file if len(_entries) > KEPT else None
+    if old is not None:
+        old.close()
+    return entry
+
+
+def _open(source: Source) -> File:
+    signed = signed_href(
+        source.href, item=source.item, collection=source.collection, asset=source.asset, modifier=source.modifier
+    )
+    try:
+        return _chosen(source, signed)
+    except NotGeoreferencedWarning as warning:  # an error where warnings are
+        raise NotGeoreferenced(f"{named(source)}: the file has neither CRS nor affine transform") from warning
+    except GDAL_ERRORS as error:
+        reason = cause(error, signed, source.href)
+        raise ReadError(f"{named(source)}: the file could not be read: {reason}") from error
+
+
+def _chosen(source: Source, signed: str) -> File:
+    """Open by byte ranges where that is proven, else by GDAL."""
+    raster = open_raster(signed)
+    try:
+        layout = layout_of(raster, ())
+        check_header(layout, source)
+        check_bands(layout, source)
+        path = local_path(signed)
+        try:
+            found = fit(raster, path, layout)
+        except Unfit as unfit:
+            layout = layout_of(raster, levels_of(raster, signed))
+            return GdalFile(source, signed, layout, str(unfit), raster)
+        layout = layout_of(raster, found.levels)
+    except BaseException:
+        raster.close()
+        raise
+    raster.close()
+    return CogFile(source, signed, layout, found.reason, path=path, tiles=found.tiles)
+
+
+def _forget() -> None:
+    """Begin anew in a forked process: a lock that another thread held would never be released there."""
+    global _lock
+    _lock = threading.Lock()
+    _entries.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
