@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test lint types clean
+.PHONY: help quickstart install test lint types bench torchgeo clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ lint: $(VENV)/.all  ## Check style and formatting
 
 types: $(VENV)/.all  ## Check types
 	$(BIN)/mypy
+
+bench: $(VENV)/.all  ## Measure beside the peers and the floor; ARGS="--quick" for a small world
+	$(BIN)/python -m benchmarks $(ARGS)
+
+torchgeo: $(VENV)/torchgeo/.made  ## Install TorchGeo, in an environment of its own, for make bench
 
 clean:  ## Remove the environment, caches and outputs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist out
@@ -49,4 +54,12 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.all: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) --editable '.[all]' --group dev
+	@touch $@
+
+# Without its dependencies: these are the main environment's, torch among them.
+$(VENV)/torchgeo/.made: $(VENV)/.all
+	$(BIN)/python -m venv $(VENV)/torchgeo
+	$(VENV)/torchgeo/bin/python -m pip install --no-deps torchgeo==0.8.1 einops==0.8.1
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > "$$($(VENV)/torchgeo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/geopipes.pth"
 	@touch $@

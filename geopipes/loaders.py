@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import ceil, prod
 from typing import Any, Protocol
 
+from geopipes.errors import TensorError
 from geopipes.steps import Step, call
 
 IN_FLIGHT = 2
@@ -130,8 +132,8 @@ class Reading(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, position: int) -> Any:
-        """Read the element at a position."""
+    def loading(self, positions: Sequence[int], loads: Any = None) -> AbstractContextManager[Callable[[int], Any]]:
+        """Begin to read these elements in this order; what is given reads the one at a position."""
 
 
 def run(source: Iterable[Any], ops: Sequence[Op]) -> Iterator[Any]:
@@ -154,7 +156,8 @@ def run(source: Iterable[Any], ops: Sequence[Op]) -> Iterator[Any]:
     block = prod(op.n for op in ops if isinstance(op, Batch))
     leading = next((i for i, op in enumerate(ops) if not isinstance(op, Each)), len(ops))
     each = [op for op in ops[:leading] if isinstance(op, Each)]
-    elements = _elements(source, each, lambda position: position // block % workers == worker)
+    rows = next((op.n for op in ops[leading : leading + 1] if isinstance(op, Batch)), 1)
+    elements = _elements(source, each, rows, lambda position: position // block % workers == worker)
     for op in ops[leading:]:
         elements = op.stream(elements)
     for _, element in elements:
@@ -162,17 +165,21 @@ def run(source: Iterable[Any], ops: Sequence[Op]) -> Iterator[Any]:
             yield element
 
 
-def _elements(source: Any, each: Sequence[Each], mine: Any) -> Iterator[Element]:
+def _elements(source: Any, each: Sequence[Each], rows: int, mine: Callable[[int], bool]) -> Iterator[Element]:
     """Give the elements of this worker, taken through the first steps."""
-    if not hasattr(source, "load"):
+    if not hasattr(source, "loading"):
         for position, element in enumerate(source):
             if mine(position):
                 yield position, _through(each, position, element)
         return
-    positions = filter(mine, range(len(source)))
+    positions = [position for position in range(len(source)) if mine(position)]
+    straight = _straight(source, each, rows)
     pending: deque[tuple[int, Future[Any]]] = deque()
-    work = partial(_read, source, each)
-    with ThreadPoolExecutor(source.threads, thread_name_prefix="geopipes-read") as pool:
+    with (
+        source.loading(positions, straight) as load,
+        ThreadPoolExecutor(source.threads, thread_name_prefix="geopipes-read") as pool,
+    ):
+        work = partial(_read, load, each[1:] if straight else each)
         try:
             for position in positions:
                 pending.append((position, pool.submit(work, position)))
@@ -187,12 +194,23 @@ def _elements(source: Any, each: Sequence[Each], mine: Any) -> Iterator[Element]
                 future.cancel()
 
 
-def _read(source: Reading, each: Sequence[Each], position: int) -> Any:
+def _straight(source: Any, each: Sequence[Each], rows: int) -> Any:
+    """Give what reads chips straight into the rows of batches of tensors, where the first step allows it."""
+    tensors = sys.modules.get("geopipes.tensors")
+    if tensors is None or not each or each[0].step.function is not tensors.tensor:
+        return None
+    from geopipes.tensors.straight import sampler
+
+    return sampler(source.windows, each[0].step, rows)
+
+
+def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:
     """Read one element and take it through the first steps, on a reading thread."""
     try:
-        element = source.load(position)
+        element = load(position)
     except Exception as error:
-        error.add_note(f"while reading element {position}")
+        if not isinstance(error, TensorError):  # which names its element itself
+            error.add_note(f"while reading element {position}")
         raise
     return _through(each, position, element)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -11,7 +12,17 @@ import xarray as xr
 
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.read.draws import current
+from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
+
+Loads = Callable[[Windows, int], Any]
+
+OUTLOOK_USES = 2000
+"""Tile uses ahead that the cache is told of: nearly as good as all."""
+
+OUTLOOK_CHIPS = 4
+"""Chips ahead that are looked at before each is read, until the outlook is full."""
 
 
 def load(windows: Windows, position: int) -> Any:
@@ -47,11 +58,20 @@ def look(windows: Windows, position: int) -> Any:
 
 @dataclass(frozen=True)
 class Reading:
-    """Chips to be read by position, on any thread: what a pipe runs on after ``read``."""
+    """Chips to be read by position, on any thread: what a pipe runs on after ``read``.
+
+    Attributes
+    ----------
+    windows : the plan
+    threads : that read
+    cache : bytes of decoded tiles that are kept
+    needed : pixels around each chip that steps after read need
+    """
 
     windows: Windows
     threads: int
-    needed: int = 0  # pixels around each chip that steps after read need
+    cache: int
+    needed: int = 0
 
     def needing(self, step: Step) -> Reading:
         """Reckon with the margin of a step after read.
@@ -73,9 +93,65 @@ class Reading:
         """What happens to each chip as it is read."""
         return self.windows.steps
 
-    def load(self, position: int) -> Any:
-        """Read the chip at a position."""
-        return load(self.windows, position)
+    @contextmanager
+    def loading(self, positions: Sequence[int], loads: Loads | None = None) -> Iterator[Callable[[int], Any]]:
+        """Begin to read chips; what is given reads one, on any thread.
+
+        Parameters
+        ----------
+        positions : the chips, in the order in which they will be asked for: so the cache knows what comes next
+        loads : reads the chip at a position, without its margin; by default it is read to a Dataset, with it
+        """
+        margin = self.windows.margin if loads is None else 0
+        loads = loads or load
+        with shared(self.cache).expecting() as uses:
+            outlook = Outlook(self.windows, positions, uses, margin)
+
+            def one(position: int) -> Any:
+                token = current.set(uses)
+                try:
+                    outlook.before(position)
+                    return loads(self.windows, position)
+                finally:
+                    current.reset(token)
+
+            yield one
+
+
+class Outlook:
+    """Tells the cache which tiles the chips ahead will use, always those of a chip before it is read."""
+
+    def __init__(self, windows: Windows, positions: Sequence[int], uses: Uses, margin: int) -> None:
+        self._windows, self._uses, self._margin, self._lock = windows, uses, margin, Lock()
+        self._following = iter(positions)
+        self._told: dict[int, int] = {}  # tile uses of each chip that is not read yet
+        self._ahead = 0
+
+    def before(self, position: int) -> None:
+        """Tell of chips up to this one, and of a few more."""
+        with self._lock:
+            while position not in self._told and self._tell_next():
+                pass
+            for _ in range(OUTLOOK_CHIPS):
+                if self._ahead >= OUTLOOK_USES or not self._tell_next():
+                    break
+            self._ahead -= self._told.pop(position, 0)
+
+    def _tell_next(self) -> bool:
+        position = next(self._following, None)
+        if position is not None:
+            self._told[position] = self._tell(position)
+            self._ahead += self._told[position]
+        return position is not None
+
+    def _tell(self, position: int) -> int:
+        cube, window = self._windows.window(position)
+        try:
+            keys = cube.keys(window.grown(self._margin))
+        except Exception:  # it will be raised when that chip is read
+            return 0
+        self._uses.add(keys)
+        return len(keys)
 
 
 class Once:

@@ -84,6 +84,10 @@ class Cube(ABC):
         a loaded xr.Dataset with dims (time, y, x), or a dict of them
         """
 
+    def keys(self, window: Window) -> list[Any]:
+        """Name the decoded tiles that reading a window will use: what the cache is told beforehand."""
+        return []
+
     @abstractmethod
     def place(self, window: Window) -> Any:
         """Give the coordinates y, x and spatial_ref of a window: an xr.Dataset, or a dict of them."""
@@ -109,7 +113,7 @@ class Cube(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave lazily built views behind: they are made again where they are needed."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("dataset", "footprint")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("dataset", "footprint", "reader")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what `__getstate__` kept, frozen dataclasses included."""
@@ -182,10 +186,10 @@ class MappedCube(Cube):
         return self.base.enclosing(name, bounds)
 
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> Any:
-        """Read the base's window, all dates unless the step looks at each alone, and apply the step."""
-        pick_dates = window.time is not None and not self.step.local_in_time
-        wanted = Window(window.rows, window.cols, None if pick_dates else window.time)
-        element = self.base.read(wanted.grown(self.step.margin))
+        """Read the base's window and apply the step."""
+        based = self._based(window)
+        pick_dates = window.time is not None and based.time is None
+        element = self.base.read(based)
         element = dataset_wanted(self.step, self.step(element), element)
         if self.step.margin:
             element = relocated(cropped(element, self.step.margin), self.place(window))
@@ -195,9 +199,18 @@ class MappedCube(Cube):
             element = part if key is None else {**element, key: part}
         return element
 
+    def keys(self, window: Window) -> list[Any]:
+        """Ask the base for the window that `read` reads."""
+        return self.base.keys(self._based(window))
+
     def place(self, window: Window) -> Any:
         """Ask the base."""
         return self.base.place(window)
+
+    def _based(self, window: Window) -> Window:
+        """Give the base's window: with the step's margin, and all dates unless the step looks at each alone."""
+        pick_dates = window.time is not None and not self.step.local_in_time
+        return Window(window.rows, window.cols, None if pick_dates else window.time).grown(self.step.margin)
 
     def _reader(self, key: str | None) -> Callable[[str, dict[str, slice]], Array]:
         """Give what reads a block of a variable of one input."""

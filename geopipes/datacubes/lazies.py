@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -41,6 +42,10 @@ class LazyVariable(BackendArray):
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Read the pixels that an xarray indexer asks for."""
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._basic)
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
+        """Read the pixels that an xarray indexer asks for, on a thread: ``await cube.load_async()``."""
+        return await asyncio.to_thread(self.__getitem__, key)
 
     def _basic(self, key: tuple[int | slice, ...]) -> Any:
         """Read the smallest block that holds what is asked for, then pick from it."""

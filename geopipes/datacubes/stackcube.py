@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from geopipes.datacubes.cube import SPATIAL, Cube, Window, placed, widened
 from geopipes.datacubes.lazies import Array, LazyVariable
 from geopipes.errors import SourceError
 from geopipes.read.engines import dataset as laid_out
-from geopipes.read.sources import Stack, Variable
-from geopipes.read.windows import read_variable
+from geopipes.read.reader import Block, Reader
+from geopipes.read.sources import Stack
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -63,43 +64,62 @@ class StackCube(Cube):
             covers.append(shapely.union_all([grids.extent(raster, self.crs) for raster in rasters.values()]))
         return widened(shapely.intersection_all(covers), self.geobox)
 
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads windows of the stack: this process's own."""
+        return Reader(self.stack)
+
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> xr.Dataset:
         """Read a window: every variable, or those named where no other decides which of their pixels are valid."""
-        variables = self.stack.variables
-        if names is not None and "valid" not in names:
-            asked = [variable for variable in variables if variable.name in names]
-            if not any(variable.dtype.kind == "f" for variable in asked):
-                variables = tuple(asked)
-        whole = self.dataset
-        arrays: dict[str, Any] = {}
-        valid: Array | None = None
-        for variable in variables:
-            data, mask = self._read_variable(variable, window)
-            valid = mask if valid is None else np.logical_and(valid, mask, out=valid)
-            arrays[variable.name] = (whole[variable.name].dims, data, whole[variable.name].attrs)
-        if valid is None:
+        return self._laid_out(window, self.pixels(window, names), names)
+
+    def pixels(
+        self, window: Window, names: tuple[str, ...] | None = None, into: Mapping[np.dtype[Any], Array] | None = None
+    ) -> Block:
+        """Read a window as arrays: all variables of one dtype are one array (time, channel, y, x), NaN where not valid.
+
+        Parameters
+        ----------
+        window : where
+        names : the variables wanted, None for all
+        into : arrays to write to, by dtype of the variables, as `geopipes.read.reader.Reader.read` takes them
+        """
+        names = None if names is None or self._decide(names) else names
+        block = self.reader.read(window.rows, window.cols, self._steps(window), names=names, into=into)
+        if names is None:
+            for dtype, pixels in block.pixels.items():
+                if dtype.kind == "f" and not block.valid.all():
+                    np.copyto(pixels, np.nan, where=~block.valid[:, None])
+        return block
+
+    def keys(self, window: Window) -> list[Any]:
+        """Name the tiles of a window."""
+        return self.reader.keys(window.rows, window.cols, self._steps(window))
+
+    def _steps(self, window: Window) -> range:
+        return range(1 if self.stack.times is None else len(self.stack.times))[window.time or slice(None)]
+
+    def _decide(self, names: tuple[str, ...]) -> bool:
+        """Say whether other variables decide which pixels of these are valid."""
+        asked = [variable for variable in self.stack.variables if variable.name in names]
+        if not asked and "valid" not in names:
             raise SourceError(f"no variable {names}: there are {[v.name for v in self.stack.variables]}")
-        if variables is self.stack.variables:
-            for variable in variables:
-                if variable.dtype.kind == "f":
-                    data = arrays[variable.name][1]
-                    np.copyto(data, np.nan, where=~(valid if variable.labels is None else valid[..., None, :, :]))
-        coords = placed(whole, self.geobox, window)
-        return xr.Dataset(arrays | {"valid": (whole["valid"].dims, valid)}, coords)
+        return "valid" in names or any(variable.dtype.kind == "f" for variable in asked)
+
+    def _laid_out(self, window: Window, block: Block, names: tuple[str, ...] | None) -> xr.Dataset:
+        """Make a Dataset of a window's arrays."""
+        whole = self.dataset
+        untimed = self.stack.times is None
+        arrays: dict[str, Any] = {}
+        for variable in self.stack.variables:
+            if names is None or variable.name in names:
+                data = block.pixels[variable.dtype][:, self.reader.channels[variable.name]]
+                data = data[:, 0] if variable.labels is None else data
+                like = whole[variable.name]
+                arrays[variable.name] = (like.dims, data[0] if untimed else data, like.attrs)
+        valid = (whole["valid"].dims, block.valid[0] if untimed else block.valid)
+        return xr.Dataset(arrays | {"valid": valid}, placed(whole, self.geobox, window))
 
     def place(self, window: Window) -> xr.Dataset:
         """Give the coordinates of a window."""
         return xr.Dataset(coords=placed(self.dataset, self.geobox, window))[[*SPATIAL]]
-
-    def _read_variable(self, variable: Variable, window: Window) -> tuple[Array, Array]:
-        """Read one variable of a window: pixels (time, [band,] y, x) and validity (time, y, x)."""
-        steps = range(len(variable.sources))[window.time or slice(None)]
-        height, width = window.rows.stop - window.rows.start, window.cols.stop - window.cols.start
-        data = np.empty((len(steps), len(variable.labels or ("",)), height, width), variable.dtype)
-        valid = np.empty((len(steps), height, width), bool)
-        for i, step in enumerate(steps):
-            data[i], mask = read_variable(variable, step, self.geobox, window.rows, window.cols)
-            np.all(mask, axis=0, out=valid[i])
-        if variable.labels is None:
-            data = data[:, 0]
-        return (data[0], valid[0]) if self.stack.times is None else (data, valid)

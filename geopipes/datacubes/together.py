@@ -51,15 +51,30 @@ class JoinedCube(Cube):
         """Read both."""
         base: xr.Dataset = self.base.read(window, names)
         other = self.other.read(Window(window.rows, window.cols))
-        if not other["valid"].values.all():
-            for name, variable in self._own(other).data_vars.items():
-                if variable.dtype.kind != "f" and "nodata" not in variable.attrs:
-                    raise SourceError(
-                        f"join: {name!r} states no nodata and does not cover rows {window.rows.start}.."
-                        f"{window.rows.stop}, columns {window.cols.start}..{window.cols.stop} of the grid: "
-                        "say which value stands for no label, join(..., nodata=255)"
-                    )
+        self.check_covered(bool(other["valid"].values.all()), window)
         return base.assign(self._own(other).data_vars)
+
+    def check_covered(self, covered: bool, window: Window) -> None:
+        """Raise where the other leaves pixels of a window open, and nothing would tell them from measured ones.
+
+        Raises
+        ------
+        SourceError
+            says how to give such pixels a value
+        """
+        if covered:
+            return
+        for name, variable in self._own(self.other.dataset).data_vars.items():
+            if variable.dtype.kind != "f" and "nodata" not in variable.attrs:
+                raise SourceError(
+                    f"join: {name!r} states no nodata and does not cover rows {window.rows.start}.."
+                    f"{window.rows.stop}, columns {window.cols.start}..{window.cols.stop} of the grid: "
+                    "say which value stands for no label, join(..., nodata=255)"
+                )
+
+    def keys(self, window: Window) -> list[Any]:
+        """Ask both."""
+        return self.base.keys(window) + self.other.keys(Window(window.rows, window.cols))
 
     def place(self, window: Window) -> Any:
         """Ask the base."""
@@ -110,6 +125,10 @@ class InputsCube(Cube):
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> dict[str, xr.Dataset]:
         """Read every input's part; a range of dates is the first input's, the others keep all of theirs."""
         return {name: cube.read(self._window(name, window)) for name, cube in self.cubes.items()}
+
+    def keys(self, window: Window) -> list[Any]:
+        """Ask every input."""
+        return [key for name, cube in self.cubes.items() for key in cube.keys(self._window(name, window))]
 
     def place(self, window: Window) -> dict[str, xr.Dataset]:
         """Give the coordinates of a window in every input."""

@@ -25,12 +25,11 @@ from geopipes.grids.lattices import (
     Lattice,
     crs_name,
     crs_of,
-    key,
     pixel_shift,
     pixel_size,
     same_resolution,
 )
-from geopipes.read.sources import Source
+from geopipes.read.sources import Source, grid_key
 
 SHIFTED = 1e-3
 """Pixels by which grids may differ before it is said."""
@@ -125,9 +124,9 @@ def _lattice(sources: Sequence[Source], crs: CRS, resolution: float | tuple[floa
 def _warn_of_shifts(sources: Sequence[Source]) -> None:
     """Say where sources of one resolution do not share the pixels of the first."""
     first = sources[0]
-    boxes = {key(source.geobox): source.geobox for source in sources}
+    boxes = {grid_key(source.geobox): source.geobox for source in sources}
     shifts = {at: pixel_shift(first.geobox, box) for at, box in boxes.items()}
-    shifted = sum(shifts[key(source.geobox)] > SHIFTED for source in sources)
+    shifted = sum(shifts[grid_key(source.geobox)] > SHIFTED for source in sources)
     if shifted:
         warnings.warn(
             ShiftedGrids(
@@ -204,7 +203,7 @@ def _searched(region: BaseGeometry, crs: CRS) -> BaseGeometry | None:
 
 def _union(sources: Sequence[Source], crs: CRS) -> BaseGeometry:
     """Give what the sources cover, by their raster extents."""
-    boxes = {key(source.geobox): source.geobox for source in sources}
+    boxes = {grid_key(source.geobox): source.geobox for source in sources}
     return shapely.union_all([extent(box, crs) for box in boxes.values()])
 
 

@@ -134,11 +134,6 @@ def same_resolution(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return all(abs(one / other - 1) <= SAME_RESOLUTION for one, other in zip(a, b, strict=True))
 
 
-def key(geobox: GeoBox) -> tuple[object, ...]:
-    """Give what tells grids apart; hashing a GeoBox writes out its CRS as WKT, which takes half a millisecond."""
-    return (*geobox.shape, *geobox.affine[:6], str(geobox.crs))
-
-
 def crs_of(geobox: GeoBox) -> CRS:
     """Give a grid's CRS.
 

@@ -40,6 +40,9 @@ SEVERAL = object()
 READING_THREADS = 8
 """Threads that read chips: decoding fills the cores while others wait for a disk or a network."""
 
+CACHE = 1 << 30
+"""Bytes of decoded tiles that a process keeps: 250 stacks of 512 x 512 px with eight 16-bit bands."""
+
 
 class Pipe(Chain[T]):
     """A chain of steps over elements of one type: items, Datasets, samples, batches.
@@ -302,11 +305,15 @@ class Plan(Pipe[T]):
 
         return tuple(part(k) for k in range(len(fractions)))
 
-    def shuffle(self, seed: int) -> Plan[T]:
-        """Put the chips in a random order: see `geopipes.orders.shuffle`."""
-        return self._whole(steps.call("shuffle", seed), lambda windows: orders.shuffle(windows, seed))
+    def shuffle(
+        self, seed: int, *, exact: bool = False, epoch: int = 0, lanes: int = 32, strip: int | None = None
+    ) -> Plan[T]:
+        """Put the chips in a random order that reads each tile about once: see `geopipes.orders.shuffle`."""
+        options: dict[str, Any] = {"exact": exact, "epoch": epoch, "lanes": lanes, "strip": strip}
+        text = steps.call("shuffle", seed, **steps.given(orders.shuffle, options))
+        return self._whole(text, lambda windows: orders.shuffle(windows, seed, **options))
 
-    def read(self, *, threads: int = READING_THREADS) -> Pipe[T]:
+    def read(self, *, threads: int = READING_THREADS, cache: int = CACHE) -> Pipe[T]:
         """Read the chips, in the plan's order, several in flight: from here on pixels move.
 
         One-to-one steps that follow run on the reading threads. A read that fails raises a `ReadError` that names
@@ -315,11 +322,15 @@ class Plan(Pipe[T]):
         Parameters
         ----------
         threads : that read; twice as many chips are in memory at most
+        cache : bytes of decoded tiles that the process keeps, for all its pipes; chips that are near each other in
+            the plan are then made of tiles that are there. Each worker process of a loader has as many
         """
         if threads < 1:
             raise StepError(f"read(threads={threads}): at least one thread reads")
-        text = steps.call("read", **steps.given(Plan.read, {"threads": threads}))
-        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads)))
+        if cache < 0:
+            raise StepError(f"read(cache={cache}): give bytes, 0 or more")
+        text = steps.call("read", **steps.given(Plan.read, {"threads": threads, "cache": cache}))
+        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache)))
 
 
 def _tensor(pipe: Pipe[Any], options: dict[str, Any]) -> Pipe[dict[str, Any]]:

@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     import pystac
     from odc.geo.geobox import GeoBox
 
+RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
+"""The methods of resampling."""
+
 Modifier = Callable[["pystac.Item"], object]
 """Signs the hrefs of an item, in place or as a new item: what pystac-client calls ``modifier``."""
+
+
+def grid_key(geobox: GeoBox) -> tuple[object, ...]:
+    """Give what tells grids apart; hashing a GeoBox writes out its CRS as WKT, which takes half a millisecond."""
+    return (*geobox.shape, *geobox.affine[:6], str(geobox.crs))
 
 
 @dataclass(frozen=True)

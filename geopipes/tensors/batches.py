@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from geopipes.errors import TensorError
+from geopipes.tensors.rows import gathered
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -44,7 +45,10 @@ def _column(values: list[Any]) -> Any:
     first = values[0]
     if all(isinstance(value, torch.Tensor) for value in values):
         alike = all(value.shape == first.shape and value.dtype == first.dtype for value in values)
-        return torch.stack(values) if alike else values
+        if not alike:
+            return values
+        batch = gathered(values)
+        return torch.stack(values) if batch is None else batch
     if all(isinstance(value, Mapping) for value in values):
         return collate(values)
     if all(isinstance(value, Integral) for value in values):

@@ -95,8 +95,7 @@ class Cut:
 
     def time(self) -> torch.Tensor:
         """Give the dates in nanoseconds since 1970, UTC: (time,), int64; NaT is the smallest."""
-        times = np.atleast_1d(self.chip.variables["time"].values)
-        return torch.from_numpy(times.astype("datetime64[ns]").astype(np.int64))
+        return nanoseconds(np.atleast_1d(self.chip.variables["time"].values))
 
     def place(self) -> dict[str, Any]:
         """Give id, bounds, CRS and transform of the chip without its margin."""
@@ -112,18 +111,40 @@ class Cut:
                     f" {size} px of {step} from {start}; keep y and x as chip() gave them, or cut chips that"
                     " have the extent and the resolution needed"
                 )
-        left, top = x0 + self.margin * dx, y0 + self.margin * dy
-        right, bottom = x0 + (width - self.margin) * dx, y0 + (height - self.margin) * dy
-        return {
-            "chip": int(self.chip.variables["chip"].values),
-            "bounds": (left, bottom, right, top),
-            "crs": _authority(attrs["crs_wkt"]),
-            "transform": (dx, 0.0, left, 0.0, dy, top),
-        }
+        transform = (dx, 0.0, x0, 0.0, dy, y0)
+        chip = int(self.chip.variables["chip"].values)
+        return place(chip, attrs["crs_wkt"], transform, (height, width), self.margin)
 
     def _cropped(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         inside = slice(self.margin, -self.margin or None)
         return pixels[..., inside, inside]
+
+
+def nanoseconds(times: npt.NDArray[np.datetime64]) -> torch.Tensor:
+    """Give dates as a tensor, (time,), int64, nanoseconds since 1970; NaT is the smallest."""
+    return torch.from_numpy(times.astype("datetime64[ns]").astype(np.int64))
+
+
+def place(chip: int, wkt: str, transform: tuple[float, ...], shape: tuple[int, int], margin: int) -> dict[str, Any]:
+    """Give id, bounds, CRS and transform of a chip without its margin.
+
+    Parameters
+    ----------
+    chip : its id
+    wkt : its CRS
+    transform, shape : with the margin; (dx, 0, x0, 0, dy, y0) and (y, x)
+    margin : pixels to be cropped from all sides
+    """
+    dx, _, x0, _, dy, y0 = transform
+    height, width = shape
+    left, top = x0 + margin * dx, y0 + margin * dy
+    right, bottom = x0 + (width - margin) * dx, y0 + (height - margin) * dy
+    return {
+        "chip": chip,
+        "bounds": (left, bottom, right, top),
+        "crs": _authority(wkt),
+        "transform": (dx, 0.0, left, 0.0, dy, top),
+    }
 
 
 @lru_cache(maxsize=64)  # parsing WKT costs more than the rest of a sample

@@ -60,7 +60,7 @@ def tensor(
         dtype does not hold, a dtype that would change values other than by rounding, and a Dataset that is no
         chip (it needs ``valid``, ``chip``, ``spatial_ref``, and coordinates that agree with it).
     """
-    _check_names(tensors, dtype)
+    check_names(tensors, dtype)
     if not isinstance(chip, xr.Dataset | Mapping):
         raise TensorError(
             f"tensor() takes a chip, an xr.Dataset or a dict of them; the step before it gave {type(chip).__name__}"
@@ -91,9 +91,16 @@ def tensor(
     return sample | first.place()
 
 
-def _check_names(
+def check_names(
     tensors: Mapping[str, str | Sequence[str]], dtype: torch.dtype | Mapping[str, torch.dtype] | None
 ) -> None:
+    """Raise where no chip could give these tensors.
+
+    Raises
+    ------
+    TensorError
+        for no tensor or no variable, a name that a sample keeps for itself, a dtype of a tensor that is not there
+    """
     if not tensors:
         raise TensorError('tensor(): no tensor is named; write for example image=["red", "nir"]')
     for name, variables in tensors.items():

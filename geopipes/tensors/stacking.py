@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ def stacked(
     *,
     fill: float | None,
     dtype: torch.dtype | None,
+    owned: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Stack layers to one tensor.
 
@@ -29,12 +31,13 @@ def stacked(
     layers : at least one
     valid : (time or 1, y, x)
     fill, dtype : as ``tensor`` says
+    owned : whether a single layer's pixels may be written to
 
     Returns
     -------
     (time or 1, band, y, x), and (time or 1, y, x) bool that tells what is measured; None where all are joined
     """
-    native = _native(name, layers, dtype)
+    native = stored_dtype(name, {layer.name: layer.pixels.dtype for layer in layers}, dtype)
     dates = max(layers, key=lambda layer: layer.timed).pixels.shape[0]
     if len(layers) == 1:
         pixels = np.require(layers[0].pixels, native, ["C_CONTIGUOUS", "WRITEABLE"])  # copies only if it must
@@ -46,16 +49,23 @@ def stacked(
     if not all(layer.joined for layer in layers):
         everywhere = np.broadcast_to(valid, (dates, *valid.shape[1:]))
         number = None if fill is None else _checked_fill(name, fill, native)
-        pixels, measured = _filled(pixels, layers, everywhere, number)
+        pixels, measured = _filled(pixels, layers, everywhere, number, owned=owned)
     made = torch.from_numpy(pixels)
     return made.to(dtype or made.dtype), None if measured is None else torch.from_numpy(measured)
 
 
 def _filled(
-    pixels: npt.NDArray[Any], layers: list[Layer], valid: npt.NDArray[np.bool_], fill: np.generic | None
+    pixels: npt.NDArray[Any],
+    layers: list[Layer],
+    valid: npt.NDArray[np.bool_],
+    fill: np.generic | None,
+    *,
+    owned: bool,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Write ``fill`` where the stack measured nothing; the chip itself is never written to."""
+    """Write ``fill`` where the stack measured nothing; a chip itself is never written to."""
     measured = valid.copy()
+    if not any(layer.pixels.dtype.kind in "fc" for layer in layers) and valid.all():
+        return pixels, measured
     stop = 0
     for layer in layers:
         start, stop = stop, stop + layer.pixels.shape[1]
@@ -66,15 +76,27 @@ def _filled(
             holes = holes | np.isnan(layer.pixels)
             measured &= ~holes.any(axis=1)
         if fill is not None and holes.any():
-            if np.may_share_memory(pixels, layer.pixels):
+            if not owned and np.may_share_memory(pixels, layer.pixels):
                 pixels = pixels.copy()
             np.copyto(pixels[:, start:stop], fill, where=holes)
     return pixels, measured
 
 
-def _native(name: str, layers: list[Layer], dtype: torch.dtype | None) -> np.dtype[Any]:
-    """Choose the NumPy dtype that a tensor is stacked in: one pass, no detour through float64."""
-    given = [layer.pixels.dtype for layer in layers]
+def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch.dtype | None) -> np.dtype[Any]:
+    """Choose the NumPy dtype that a tensor is stacked in: one pass, no detour through float64.
+
+    Parameters
+    ----------
+    name : of the tensor, for errors
+    variables : their dtypes
+    dtype : of the tensor; None for what NumPy promotes the variables to
+
+    Raises
+    ------
+    TensorError
+        for a dtype that would change values other than by rounding, or that torch does not have
+    """
+    given = list(variables.values())
     try:
         native = np.result_type(*given).newbyteorder("=")
         torch.from_numpy(np.empty(0, native))
@@ -88,11 +110,11 @@ def _native(name: str, layers: list[Layer], dtype: torch.dtype | None) -> np.dty
     # NumPy has no bfloat16 and no float8: torch makes those of float32.
     numpy_has = not dtype.is_floating_point or dtype in (torch.float16, torch.float32, torch.float64)
     native = torch.empty(0, dtype=dtype if numpy_has else torch.float32).numpy().dtype
-    for layer in layers:
+    for variable, kind in variables.items():
         # Floats may round (0.1 in float32, 2**24 + 1 too); whole numbers never lose their ends or fractions.
-        if not np.can_cast(layer.pixels.dtype, native, "same_kind" if native.kind in "fc" else "safe"):
+        if not np.can_cast(kind, native, "same_kind" if native.kind in "fc" else "safe"):
             raise TensorError(
-                f"tensor({name}=..., dtype={dtype}): {layer.name!r} is {layer.pixels.dtype}, and {dtype} does"
+                f"tensor({name}=..., dtype={dtype}): {variable!r} is {kind}, and {dtype} does"
                 " not hold all its values; choose a wider dtype, or round and convert in a step before"
             )
     return native

@@ -18,10 +18,10 @@ from rasterio._path import _parse_path
 from rasterio.errors import RasterioError
 
 from geopipes.errors import ReadError, SourceError
-from geopipes.read.handles import named
+from geopipes.read.files import named
 from geopipes.read.headers import signed_href
+from geopipes.read.placing import placement
 from geopipes.read.sources import Source, Variable
-from geopipes.read.windows import placement
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from affine import Affine
-from odc.geo.geobox import GeoBox
 
 from geopipes.errors import NotGeoreferenced, SourceError
-from geopipes.read.files.layouts import Array, Dtype, Layout, named
+from geopipes.read.files.layouts import Dtype, Layout, named
+from geopipes.read.placing import applied
 from geopipes.read.sources import Source
 
 HEADER_SLACK = 0.01
 """Pixels by which item and file may differ: items print rounded numbers, and resampling does not show it."""
-
-
-def cheap_key(geobox: GeoBox) -> tuple[object, ...]:
-    """Give what tells grids apart; hashing a GeoBox writes out its CRS as WKT, at the cost of a small read."""
-    return (*geobox.shape, geobox.affine, str(geobox.crs))
-
-
-def applied(affine: Affine, x: Array, y: Array) -> tuple[Array, Array]:
-    """Take points through an affine transform; multiplying is spelled otherwise from affine 3 on."""
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 
 def check_header(layout: Layout, source: Source) -> None:

@@ -1,4 +1,4 @@
-"""Which chips, and in which order: arithmetic on a plan's indices, no pixels."""
+"""Split: plans that share no ground."""
 
 from __future__ import annotations
 
@@ -19,21 +19,6 @@ DEGREES = pyproj.CRS(4326)
 
 TOUCH = 1e-3
 """Metres by which footprints are drawn in before distances are taken: chips that only touch share no pixel."""
-
-
-def shuffle(windows: Windows, seed: int) -> Windows:
-    """Put the chips in a random order: a plain permutation, the same for the same plan and seed.
-
-    Parameters
-    ----------
-    windows : (n,) a plan
-    seed : of numpy's PCG64
-
-    Returns
-    -------
-    the same chips, each once, with their ids
-    """
-    return windows.take(np.random.default_rng(seed).permutation(len(windows)))
 
 
 def split(

@@ -1,0 +1,1 @@
+"""geopipes beside its peers and the floor: see README.md."""

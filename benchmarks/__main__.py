@@ -1,0 +1,5 @@
+"""``python -m benchmarks``: see README.md."""
+
+from benchmarks.run import main
+
+main()

@@ -1,0 +1,213 @@
+"""From measurements to the table: what was asked, what was found, met or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.measures import JOBS, METHODS, PEERS, SERIES_PEERS
+
+Results = Mapping[str, Sequence[dict[str, Any]]]
+"""What every repeat of a measurement gave, by its key."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of the table.
+
+    Attributes
+    ----------
+    row : the part of the run that it belongs to
+    what : in words
+    got : a number; None where it could not be measured
+    asked : "<= 1.05" or ">= 6"; empty for what is reported only
+    note : more figures, or the reason why there is none
+    """
+
+    row: str
+    what: str
+    got: float | None
+    asked: str = ""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the number is what was asked for; None where there is neither."""
+        if not self.asked or self.got is None:
+            return None
+        sign, number = self.asked.split()
+        return self.got <= float(number) if sign == "<=" else self.got >= float(number)
+
+
+Missing = Mapping[str, str]
+"""Why a measurement was left out, by its key."""
+
+
+def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
+    """Give the table's lines for what was measured."""
+    found = _Found(results, missing, threads)
+    parts: list[Callable[[_Found], Iterator[Bar]]] = [
+        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _memory, _scaling
+    ]  # fmt: skip
+    return [bar for part in parts for bar in part(found)]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The results, and medians of them."""
+
+    results: Results
+    missing: Missing
+    threads: int
+
+    def has(self, key: str) -> bool:
+        """Say whether a measurement was asked for."""
+        return key in self.results or key in self.missing
+
+    def value(self, key: str, *fields: str) -> float | None:
+        """Give the median of a field, or of a sum of fields."""
+        good = [one for one in self.results.get(key, ()) if "failed" not in one]
+        return median(sum(one[name] for name in fields) for one in good) if good else None
+
+    def chip(self, key: str, *fields: str) -> float | None:
+        """Give milliseconds for a chip."""
+        good = [one for one in self.results.get(key, ()) if "failed" not in one]
+        times = [1e3 * sum(one[name] for name in fields or ("seconds",)) / one["chips"] for one in good]
+        return median(times) if times else None
+
+    def why(self, *keys: str) -> str:
+        """Say why a measurement gave nothing."""
+        for key in keys:
+            if key in self.missing:
+                return self.missing[key]
+            failed = [one["failed"] for one in self.results.get(key, ()) if "failed" in one]
+            if failed:
+                return f"{key} failed: {failed[0]}"
+        return ""
+
+    def ours(self, name: str, order: str, threads: int | None = None) -> str:
+        """Give the key of a run of ours."""
+        return f"geopipes {name} {order} {threads or self.threads}"
+
+    def floor(self, name: str, threads: int | None = None) -> str:
+        """Give the key of a job's floors."""
+        return f"floor {name} {threads or self.threads}"
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return None if above is None or not below else above / below
+
+
+def _ms(*values: tuple[str, float | None]) -> str:
+    return ", ".join(f"{name} {value:.3g} ms" for name, value in values if value is not None)
+
+
+def _decodes(found: _Found) -> Iterator[Bar]:
+    for name in JOBS:
+        for order, asked in (("sequential", "<= 1.05"), ("shuffled", "<= 1.5"), ("random", "")):
+            key = found.ours(name, order)
+            if found.has(key):
+                decoded, needed = found.value(key, "decoded"), found.value(key, "needed")
+                whole = found.value(key, "chips") == found.value(key, "planned")
+                got = _ratio(decoded, needed) if whole else None
+                if whole or order != "random":
+                    yield Bar(name, f"decodes per unique tile, {order}", got, asked, found.why(key))
+
+
+def _floors(found: _Found) -> Iterator[Bar]:
+    for name in (*JOBS, "series"):
+        for threads in (1, 2, 4):
+            floor = found.floor(name, threads)
+            if not found.has(floor):
+                continue
+            decode, pixels = found.chip(floor, "decode"), found.chip(floor, "decode", "write")
+            note = _ms(("F_decode", decode), ("F_pixels", pixels))
+            yield Bar("floors", f"{name}: F_pixels, ms a chip, threads {threads}", pixels, "", note or found.why(floor))
+            for order, asked in (("sequential", "<= 1.5"), ("shuffled", "<= 2.2")):
+                key = found.ours(name, order, threads)
+                if found.has(key):
+                    ours = found.chip(key)
+                    asked_here = asked if threads == found.threads and name != "series" else ""
+                    note = _ms(("geopipes", ours), ("F_pixels", pixels)) or found.why(key, floor)
+                    what = f"wall time / F_pixels, {order}, threads {threads}"
+                    yield Bar(name, what, _ratio(ours, pixels), asked_here, note)
+
+
+def _kernels(found: _Found) -> Iterator[Bar]:
+    for method in METHODS:
+        key = f"kernels {method}"
+        if found.has(key):
+            ours, vrt, place = (found.value(key, name) for name in ("kernel", "vrt", "place"))
+            note = _ms(("kernel", ours), ("place, once for all bands", place), ("WarpedVRT", vrt)) or found.why(key)
+            yield Bar("kernels", f"{method}: times faster than WarpedVRT's default", _ratio(vrt, ours), ">= 5", note)
+            if method == "bilinear":
+                yield Bar("kernels", "bilinear: ms for a band of 224 x 224", ours, "<= 0.2", "")
+
+
+def _peers(found: _Found) -> Iterator[Bar]:
+    least = {"rasterio_threads": {"same-grid": 6, "warped": 10}, "torchgeo_random": dict.fromkeys(JOBS, 20)}
+    for name in JOBS:
+        ours = found.ours(name, "shuffled")
+        for peer, title in PEERS.items():
+            if found.has(ours) and found.has(key := f"{peer} {name}"):
+                mine, theirs = found.chip(ours), found.chip(key)
+                asked = f">= {least.get(peer, {}).get(name, 10)}"
+                note = _ms(("geopipes", mine), ("peer", theirs)) if theirs is not None else found.why(key, ours)
+                yield Bar(name, f"shuffled: times faster than {title}", _ratio(theirs, mine), asked, note)
+
+
+def _random(found: _Found) -> Iterator[Bar]:
+    for name, asked in (("same-grid", ">= 1.2"), ("warped", ">= 2")):
+        ours, key = found.ours(name, "random"), f"rasterio_threads {name}"
+        if found.has(ours) and found.has(key):
+            mine, theirs = found.chip(ours), found.chip(key)
+            note = _ms(("geopipes", mine), ("peer", theirs)) or found.why(ours, key)
+            what = "plain random order: times faster than rasterio threads"
+            yield Bar(name, what, _ratio(theirs, mine), asked, note)
+
+
+def _series(found: _Found) -> Iterator[Bar]:
+    for peer in SERIES_PEERS:
+        ours, key = found.ours("series", "shuffled"), f"{peer} series"
+        if found.has(ours) and found.has(key):
+            mine, theirs = found.chip(ours), found.chip(key)
+            asked = ">= 3" if peer == "odc_each" else ""
+            title = "odc.stac.load with a pool" if peer == "odc_each" else PEERS[peer]
+            note = _ms(("geopipes", mine), ("peer", theirs)) if theirs is not None else found.why(key, ours)
+            yield Bar("series", f"shuffled: times faster than {title}", _ratio(theirs, mine), asked, note)
+
+
+def _mixing(found: _Found) -> Iterator[Bar]:
+    if found.has("mixing"):
+        ours, plain = found.value("mixing", "neighbours"), found.value("mixing", "plain_neighbours")
+        got = found.value("mixing", "variance")
+        yield Bar("mixing", "batch-mean variance / that of a permutation", got, "<= 1.1", found.why("mixing"))
+        note = "" if plain is None else f"of a permutation {plain:.2f}"
+        yield Bar("mixing", "correlation of neighbouring batches", ours, "", note)
+
+
+def _memory(found: _Found) -> Iterator[Bar]:
+    good = [one for one in found.results.get("memory", ()) if "failed" not in one]
+    if good:
+        one = good[0]
+        (early, before), *_, (late, after) = one["marks"].items()
+        note = f"{after / 1e6:.0f} MB, baseline {one['baseline'] / 1e6:.0f} MB, budget {one['budget'] / 1e6:.0f} MB"
+        yield Bar("memory", f"RSS after {late} chips / after {early}", after / before, "<= 1.05", note)
+        over = (after - one["baseline"]) / one["budget"]
+        yield Bar("memory", f"(RSS after {late} chips - baseline) / budget", over, "<= 1.25", note)
+    elif found.has("memory"):
+        yield Bar("memory", "RSS", None, "<= 1.05", found.why("memory"))
+
+
+def _scaling(found: _Found) -> Iterator[Bar]:
+    for order in ("sequential", "shuffled"):
+        key = f"scaling {order}"
+        if found.has(key):
+            names = ("base", "scenes", "bands", "chips")
+            values = [found.value(key, name) for name in names]
+            pairs = zip(names, values, strict=True)
+            note = "decodes a chip and band: " + ", ".join(f"{name} {value:.3f}" for name, value in pairs if value)
+            what = f"scenes, bands, chips doubled: growth of counters a chip, {order}"
+            yield Bar("scaling", what, found.value(key, "growth"), "<= 0.05", note if values[0] else found.why(key))

@@ -1,0 +1,138 @@
+"""All measurements of a run, by name: what runs, on what, and how often."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROWS = ("kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "memory", "scaling")
+JOBS = ("same-grid", "warped")
+METHODS = ("nearest", "bilinear", "cubic")
+
+PEERS = {
+    "rasterio_threads": "rasterio threads",
+    "odc_each": "odc-stac for each chip",
+    "odc_xbatcher": "odc-stac + xbatcher",
+    "stackstac_xbatcher": "stackstac + xbatcher",
+    "torchgeo_random": "TorchGeo, 2 workers",
+}
+"""Each peer's module and its name in the table."""
+
+SERIES_PEERS = ("rasterio_threads", "odc_each", "odc_xbatcher", "stackstac_xbatcher")
+"""TorchGeo merges dates; it has no stack of them."""
+
+NEEDS = {
+    "odc_each": ("odc.stac",), "odc_xbatcher": ("odc.stac", "dask", "xbatcher"),
+    "stackstac_xbatcher": ("stackstac", "dask", "xbatcher"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measurement, which may be repeated.
+
+    Attributes
+    ----------
+    key : names it in the results: "geopipes same-grid shuffled 2", "odc_each warped"
+    task : "module:function", below this package
+    parameters : of the task
+    job : whose cache size GDAL is given; None for GDAL's own choice
+    once : whether a single run is enough: counters, and figures that no bar asks for
+    torchgeo : whether it runs in TorchGeo's environment
+    """
+
+    key: str
+    task: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    once: bool = False
+    torchgeo: bool = False
+
+
+def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[int], quick: bool) -> Iterator[Measure]:
+    """Give the measurements that some rows of the table need.
+
+    Parameters
+    ----------
+    rows : of ROWS
+    threads : of geopipes and of every peer
+    chips : that a peer reads of a job; of the series a tenth
+    marks : chips after which memory is noted
+    quick : leaves out what only explains
+    """
+    if "kernels" in rows:
+        for method in METHODS:
+            yield Measure(f"kernels {method}", "kernels:kernels", {"resampling": method, "repeats": 3})
+    for name in JOBS:
+        if name in rows or "floors" in rows:
+            yield from _floors(name, threads, quick=quick)
+        if name in rows:
+            yield from _orders(name, threads, quick=quick)
+            yield from (_peer(name, peer, threads, chips) for peer in PEERS)
+        elif "random" in rows:
+            yield _peer(name, "rasterio_threads", threads, chips)
+        if "random" in rows:
+            yield _ours(name, "random", threads, chips=8 * chips)
+    if "series" in rows:
+        yield Measure(f"floor series {threads}", "floors:floors", {"name": "series", "threads": threads})
+        yield _ours("series", "sequential", threads)
+        yield _ours("series", "shuffled", threads)
+        few = max(chips // 10, 4)
+        yield from (_peer("series", peer, threads, few) for peer in SERIES_PEERS)
+    if "mixing" in rows:
+        yield Measure("mixing", "mixing:mixing", {"seeds": 20}, once=True)
+    if "memory" in rows:
+        parameters = {"name": "same-grid", "threads": threads, "marks": list(marks)}
+        yield Measure("memory", "memory:memory", parameters, once=True)
+    if "scaling" in rows:
+        for order in ("sequential", "shuffled"):
+            yield Measure(f"scaling {order}", "scaling:scaling", {"order": order, "threads": threads}, once=True)
+
+
+def _floors(name: str, threads: int, *, quick: bool) -> Iterator[Measure]:
+    for number in {threads} if quick else {threads, 1, 2, 4}:
+        parameters = {"name": name, "threads": number}
+        yield Measure(f"floor {name} {number}", "floors:floors", parameters, once=number != threads)
+
+
+def _orders(name: str, threads: int, *, quick: bool) -> Iterator[Measure]:
+    for order in ("sequential", "shuffled"):
+        for number in {threads} if quick else {threads, 1, 2, 4}:
+            yield _ours(name, order, number, once=number != threads)
+
+
+def _ours(name: str, order: str, threads: int, *, chips: int | None = None, once: bool = False) -> Measure:
+    parameters = {"name": name, "order": order, "threads": threads, "chips": chips}
+    return Measure(f"geopipes {name} {order} {threads}", "epochs:geopipes", parameters, once=once)
+
+
+def _peer(name: str, peer: str, threads: int, chips: int) -> Measure:
+    parameters = {"name": name, "engine": peer, "threads": threads, "chips": chips}
+    return Measure(f"{peer} {name}", "epochs:peer", parameters, job=name, torchgeo=peer == "torchgeo_random")
+
+
+def absent(measure: Measure, torchgeo: Path) -> str | None:
+    """Say why a measurement cannot run here; None where it can.
+
+    Parameters
+    ----------
+    torchgeo : the interpreter of TorchGeo's environment
+    """
+    if measure.torchgeo:
+        if not torchgeo.exists():
+            return f"not installed: there is no {torchgeo} (make torchgeo)"
+        done = subprocess.run([torchgeo, "-c", "import importlib.util as u; exit(u.find_spec('torchgeo') is None)"])
+        return f"not installed in {torchgeo}" if done.returncode else None
+    missing = [name for name in NEEDS.get(measure.parameters.get("engine", ""), ()) if not _installed(name)]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its package is not there
+        return False

@@ -1,0 +1,45 @@
+"""Work for each chip when there is twice as much: counters, which no other load on the machine changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.jobs import Job, job
+from benchmarks.world import World
+
+
+def scaling(world: World, *, order: str, threads: int) -> dict[str, Any]:
+    """Count tiles decoded for each chip and band: half the scenes and bands, then twice of one thing each.
+
+    The images of the job on their own grid, without the label, whose tiles are no multiple of theirs. The cache
+    grows with the bands, as the tiles of a place do.
+
+    Returns
+    -------
+    decodes for each chip and band, under base, scenes, bands and chips (a second epoch, which finds what
+    the first left in the cache); growth : the largest, relative to the base
+    """
+    whole = replace(job("same-grid", world), label=None)
+    scenes, bands = len(whole.items) // 2, len(whole.bands) // 2
+    cache = whole.cache // len(whole.bands)
+    counted = {
+        "base": _decodes(whole.part(items=scenes, bands=bands), order, threads, cache * bands),
+        "scenes": _decodes(whole.part(bands=bands), order, threads, cache * bands),
+        "bands": _decodes(whole.part(items=scenes, bands=2 * bands), order, threads, cache * 2 * bands),
+        "chips": _decodes(whole.part(items=scenes, bands=bands), order, threads, cache * bands, epochs=2),
+    }
+    base = counted["base"]
+    return {**counted, "growth": max(value / base - 1 for value in counted.values())}
+
+
+def _decodes(asked: Job, order: str, threads: int, cache: int, *, epochs: int = 1) -> float:
+    """Count decodes for each chip and band."""
+    from geopipes.read.tiles import shared
+
+    shared().clear()
+    before, chips = shared().counts.decoded, 0
+    for epoch in range(epochs):
+        for batch in asked.chain(order=order, threads=threads, cache=cache, seed=epoch):
+            chips += len(batch["image"])
+    return (shared().counts.decoded - before) / chips / len(asked.bands)

@@ -1,0 +1,84 @@
+"""Pixels that are copied as they are: tiles to a chip on the same grid, tiles to a crop, and what is not valid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geopipes.read.warps.compiling import compiled
+
+Array = np.ndarray[Any, Any]
+
+
+@compiled
+def copy_valid(
+    pixels: Array, picked: Array, mask: Array, nodata: Array, marked: Array, corner: tuple[int, int],
+    out: Array, ok: Array, channels: Array, place: tuple[int, int], shape: tuple[int, int],
+) -> None:  # fmt: skip
+    """Copy what is valid of a tile to where nothing is valid yet.
+
+    Parameters
+    ----------
+    pixels : (plane, y, x) of the tile
+    picked, channels : (n,) the planes to copy, and where to
+    mask : (y, x) uint8, 0 where not valid; (0, 0) for none
+    nodata, marked : (n,) the value that stands for no measurement in each, and whether there is one
+    corner, place : (row, column) where the copy begins, in the tile and in ``out``
+    out, ok : (channel, y, x), and which of it is valid
+    shape : of what is copied (y, x)
+    """
+    width = shape[1]
+    for k in range(len(picked)):
+        value, free = nodata[k], not marked[k]
+        for i in range(shape[0]):
+            row, col = corner[0] + i, corner[1]
+            source = pixels[picked[k], row, col : col + width]
+            target = out[channels[k], place[0] + i, place[1] : place[1] + width]
+            done = ok[channels[k], place[0] + i, place[1] : place[1] + width]
+            # Each loop is without branches, so that the compiler takes many pixels at a time. NaN is not itself.
+            if mask.shape[0] > 0:
+                shown = mask[row, col : col + width]
+                for j in range(width):
+                    measured = (source[j] != value) | free
+                    good = measured & (source[j] == source[j]) & (shown[j] != 0) & (not done[j])
+                    target[j] = source[j] if good else target[j]
+                    done[j] = done[j] | good
+            else:
+                for j in range(width):
+                    good = ((source[j] != value) | free) & (source[j] == source[j]) & (not done[j])
+                    target[j] = source[j] if good else target[j]
+                    done[j] = done[j] | good
+
+
+@compiled
+def copy_all(
+    pixels: Array, picked: Array, corner: tuple[int, int], out: Array, place: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    """Copy planes of a tile, valid or not, to a crop: as `copy_valid`."""
+    for k in range(len(picked)):
+        for i in range(shape[0]):
+            source = pixels[picked[k], corner[0] + i, corner[1] : corner[1] + shape[1]]
+            target = out[k, place[0] + i, place[1] : place[1] + shape[1]]
+            for j in range(shape[1]):
+                target[j] = source[j]
+
+
+@compiled
+def settle(out: Array, ok: Array, nothing: Array, valid: Array) -> None:
+    """Write what stands for nothing where nothing is valid, and take all channels' validity together.
+
+    Parameters
+    ----------
+    out, ok : (channel, y, x), and which of it is valid
+    nothing : (channel,) of out's dtype
+    valid : (y, x), stays True where all channels are valid
+    """
+    for c in range(out.shape[0]):
+        value = nothing[c]
+        for i in range(out.shape[1]):
+            target, done, all_valid = out[c, i], ok[c, i], valid[i]
+            for j in range(out.shape[2]):
+                target[j] = target[j] if done[j] else value
+            for j in range(out.shape[2]):
+                all_valid[j] = all_valid[j] & done[j]

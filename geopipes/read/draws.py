@@ -1,0 +1,189 @@
+"""Drawing planes onto channels: tiles are held, and copied where they lie on the grid, else warped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from geopipes.read import warps
+from geopipes.read.copies import copy_all, copy_valid
+from geopipes.read.planes import Box, Planes
+from geopipes.read.tiles import Uses, shared
+
+Array = np.ndarray[Any, Any]
+Place = tuple[int, int]
+
+current: ContextVar[Uses | None] = ContextVar("current", default=None)
+"""The run whose expected uses come true as this thread reads."""
+
+KEPT_BOXES = 4096
+"""Windows whose place in a raster is kept, for each raster: more than the chips ahead that the cache is told of."""
+
+NO_MASK = np.empty((0, 0), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Planes to be drawn onto some channels by one method.
+
+    Attributes
+    ----------
+    planes : of files on one tile lattice
+    parts : which of the files are needed
+    picked, channels : (n,) int64, the planes, and the channels they go to
+    nodata : (n,) what is no measurement
+    resampling, level : how, and from which resolution
+    grid : onto which
+    offset : the grid's (row, column) of the first pixel, where the raster lies on the grid; else None
+    scale : the grid's pixels for one of the level's (y, x)
+    """
+
+    planes: Planes
+    parts: tuple[int, ...]
+    picked: Array
+    channels: Array
+    nodata: tuple[float | None, ...]
+    resampling: str
+    level: int
+    grid: GeoBox
+    offset: Place | None
+    scale: tuple[float, float]
+
+    @cached_property
+    def _boxes(self) -> dict[tuple[int, ...], Box | None]:
+        return {}
+
+    @cached_property
+    def raster(self) -> GeoBox:
+        """The grid of the level."""
+        return self.planes.geobox(self.level)
+
+    @cached_property
+    def marks(self) -> tuple[Array, Array]:
+        """The values that stand for no measurement, and whether there is one: (n,) both."""
+        marked = [value is not None and value == value for value in self.nodata]
+        values = [value if there else 0 for value, there in zip(self.nodata, marked, strict=True)]
+        return np.array(values, self.planes.dtype), np.array(marked)
+
+    def box(self, window: Box) -> Box | None:
+        """Give the raster's pixels that a window inside the grid is made of, or somewhat more; None for none."""
+        if self.offset is None:
+            key = (window[0].start, window[0].stop, window[1].start, window[1].stop)
+            if key not in self._boxes:  # asked for twice: when the cache is told of a chip, and when it is read
+                if len(self._boxes) >= KEPT_BOXES:
+                    self._boxes.clear()
+                self._boxes[key] = warps.touched(self.raster, self.grid, *window, self.resampling, self.scale)
+            return self._boxes[key]
+        pairs = zip(window, self.offset, self.raster.shape, strict=True)
+        rows, cols = (slice(max(w.start - first, 0), min(w.stop - first, n)) for w, first, n in pairs)
+        return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+
+    def keys(self, window: Box) -> list[Any]:
+        """Name the tiles that `onto` uses."""
+        box = self.box(window)
+        return [] if box is None else self.planes.keys(self.level, self.planes.tiles(self.level, box))
+
+    def onto(self, window: Box, out: Array, ok: Array, place: Place) -> None:
+        """Draw a window inside the grid.
+
+        Parameters
+        ----------
+        window : rows and columns of the grid
+        out, ok : (channel, y, x); what is valid is written where ``ok`` is not
+        place : where the window begins in them
+        """
+        box = self.box(window)
+        if box is None:
+            return
+        if self.offset is not None:
+            self._copy(box, self.offset, window, out, ok, place)
+            return
+        where = warps.located(self.raster, self.grid, *window, self.resampling, self.scale)
+        expected = self.planes.tiles(self.level, box)
+        needed = [] if where.window is None else self.planes.tiles(self.level, where.window)
+        passed_over([*self.planes.keys(self.level, [place for place in expected if place not in needed])])
+        if where.window is None:
+            return
+        height, width = where.shape
+        inside = (self._target, slice(place[0], place[0] + height), slice(place[1], place[1] + width))
+        # Copies where the channels do not follow each other, or the place is narrower than the whole.
+        target, done = np.ascontiguousarray(out[inside]), np.ascontiguousarray(ok[inside])
+        crop, mask = self._crop(needed, where.window)
+        image = (self.raster.shape.y, self.raster.shape.x)
+        origin = (where.window[0].start, where.window[1].start)
+        warps.resample(where, crop, mask, self.nodata, origin, image, target, done)
+        if not np.may_share_memory(target, out):
+            out[inside], ok[inside] = target, done
+
+    @cached_property
+    def _target(self) -> Any:
+        """The channels as an index, a slice where they follow each other."""
+        first, last = int(self.channels[0]), int(self.channels[-1])
+        return slice(first, last + 1) if last - first + 1 == len(self.channels) else self.channels
+
+    def _copy(self, box: Box, offset: Place, window: Box, out: Array, ok: Array, place: Place) -> None:
+        places = self.planes.tiles(self.level, box)
+        shift = [offset[axis] - window[axis].start + place[axis] for axis in (0, 1)]
+        with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
+            for k, (corner, row, col, shape) in enumerate(self._shares(places, box)):
+                mask = NO_MASK if held.masks is None else held.masks[k][0]
+                to = (row + shift[0], col + shift[1])
+                copy_valid(held.pixels[k], self.picked, mask, *self.marks, corner, out, ok, self.channels, to, shape)
+
+    def _crop(self, places: list[Place], box: Box) -> tuple[Array, Array | None]:
+        """Put a box of the raster together from its tiles: pixels (n, y, x), mask (y, x)."""
+        shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+        crop = scratch("crop", (len(self.picked), *shape), self.planes.dtype)
+        mask = scratch("mask", (1, *shape), np.dtype(np.uint8)) if self.planes.masked else None
+        with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
+            for k, (corner, row, col, share) in enumerate(self._shares(places, box)):
+                to = (row - box[0].start, col - box[1].start)
+                copy_all(held.pixels[k], self.picked, corner, crop, to, share)
+                if held.masks is not None and mask is not None:
+                    copy_all(held.masks[k], ONLY, corner, mask, to, share)
+        return crop, None if mask is None else mask[0]
+
+    def _shares(self, places: list[Place], box: Box) -> Iterator[tuple[Place, int, int, Place]]:
+        """Give the part of a box that each tile holds: corner in the tile, row and column of the raster, shape."""
+        height, width = self.planes.levels[self.level].tile
+        for row, col in places:
+            top, left = max(row * height, box[0].start), max(col * width, box[1].start)
+            bottom, right = min((row + 1) * height, box[0].stop), min((col + 1) * width, box[1].stop)
+            yield (top - row * height, left - col * width), top, left, (bottom - top, right - left)
+
+
+def passed_over(keys: list[Any]) -> None:
+    """Take back uses that were expected and will not come."""
+    uses = current.get()
+    if uses is not None and keys:
+        uses.drop(keys)
+
+
+ONLY = np.zeros(1, np.int64)
+"""Picks the one plane of a mask."""
+
+
+class _Scratch(threading.local):
+    """Arrays of this thread that are written anew each time: fresh memory costs more than filling it."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Array] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(role: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Give this thread's array for a role, holding anything."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    held = _scratch.buffers.get(role)
+    if held is None or len(held) < size:
+        held = _scratch.buffers[role] = np.empty(size, np.uint8)
+    return held[:size].view(dtype).reshape(shape)

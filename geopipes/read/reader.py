@@ -1,0 +1,288 @@
+"""Windows of a stack: which files they need, and in which order these are drawn.
+
+No pixel depends on the window it is read with. Rasters that lie on the grid are copied from their tiles; others
+go through `geopipes.read.warps`, which is anchored to the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from geopipes.errors import ReadError, SourceError
+from geopipes.read.copies import settle
+from geopipes.read.draws import Draw, current, passed_over
+from geopipes.read.files import File, opened, usable_nodata
+from geopipes.read.placing import Placement, placement
+from geopipes.read.planes import Box, Planes, band_dtype, planes
+from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
+from geopipes.read.tiles import Uses
+
+Array = np.ndarray[Any, Any]
+DType = np.dtype[Any]
+Names = tuple[str, ...] | None
+
+BLOCK = 2048
+"""Pixels a side that are read at once of a large window: bounds the tiles held, and the maps."""
+
+FULL_RESOLUTION = ("nearest", "mode")
+"""Methods that give values as the file holds them: an overview of classes may hold means of classes."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A window that was read.
+
+    Attributes
+    ----------
+    pixels : by dtype of the variables, (time, channel, y, x); `Reader.channels` says which are a variable's. Where
+        not valid: NaN for floats, else the variable's nodata, else 0
+    ok : which of them are valid, likewise
+    valid : (time, y, x), where all channels that were wanted are
+    """
+
+    pixels: dict[DType, Array]
+    ok: dict[DType, Array]
+    valid: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Bands of one item at one time step, on one grid.
+
+    Attributes
+    ----------
+    members : (source, variable) for each, in the stack's order
+    place : where the rasters lie on the stack's grid
+    """
+
+    members: tuple[tuple[Source, Variable], ...]
+    place: Placement
+
+    def wanted(self, names: Names) -> list[tuple[Source, Variable]]:
+        """Give the members of these variables."""
+        return [(source, variable) for source, variable in self.members if names is None or variable.name in names]
+
+
+class Opened(NamedTuple):
+    """The files of a sheet, what is drawn from them, and the run in which they were last looked after."""
+
+    files: tuple[File, ...]
+    draws: tuple[tuple[DType, Draw], ...]
+    run: Uses | None
+
+
+class Reader:
+    """Reads windows of a stack; any number of threads may share it.
+
+    Attributes
+    ----------
+    channels : the place of each variable along the channels of its dtype
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.channels: dict[str, slice] = {}
+        self._nothing: dict[DType, list[float]] = {}
+        for variable in stack.variables:
+            if variable.resampling not in RESAMPLINGS:
+                raise SourceError(f"resampling={variable.resampling!r}: write one of {', '.join(RESAMPLINGS)}")
+            nothing = self._nothing.setdefault(variable.dtype, [])
+            count = len(variable.labels or ("",))
+            self.channels[variable.name] = slice(len(nothing), len(nothing) + count)
+            nothing += [np.nan if variable.dtype.kind == "f" else variable.nodata or 0] * count
+        self._sheets: dict[int, tuple[Sheet, ...]] = {}
+        self._opens: dict[tuple[Sheet, Names], Opened] = {}
+
+    def read(
+        self,
+        rows: slice,
+        cols: slice,
+        steps: Sequence[int],
+        *,
+        names: Names = None,
+        into: Mapping[DType, Array] | None = None,
+    ) -> Block:
+        """Read a window.
+
+        Parameters
+        ----------
+        rows, cols : pixel ranges of the grid, which may reach outside; there nothing is valid
+        steps : the time steps
+        names : the variables wanted, None for all; the channels of others hold anything
+        into : arrays to write to, by dtype of the variables: (time, channel, y, x), C-contiguous, of a dtype into
+            which that one casts safely
+
+        Raises
+        ------
+        NotGeoreferenced, SourceError
+            a file is not what its item states, or lacks a band
+        ReadError
+            the pixels could not be read: names item, asset, href, window and cause
+        """
+        shape = (len(steps), rows.stop - rows.start, cols.stop - cols.start)
+        pixels = {
+            dtype: into[dtype] if into and dtype in into else np.empty((shape[0], len(nothing), *shape[1:]), dtype)
+            for dtype, nothing in self._nothing.items()
+        }
+        ok = {dtype: np.zeros(array.shape, bool) for dtype, array in pixels.items()}
+        valid = np.ones(shape, bool)
+        for block_rows, block_cols in _blocks(rows, cols):
+            inside = (slice(None), *_within((block_rows, block_cols), (rows.start, cols.start)))
+            for i, step in enumerate(steps):
+                here = {dtype: (pixels[dtype][i][inside], ok[dtype][i][inside]) for dtype in pixels}
+                self._read_step(step, (block_rows, block_cols), names, here)
+        for dtype, channels in self._ranges(names):
+            nothing = np.array(self._nothing[dtype][channels], pixels[dtype].dtype)
+            for i in range(len(steps)):
+                if not ok[dtype][i, channels].all():
+                    settle(pixels[dtype][i, channels], ok[dtype][i, channels], nothing, valid[i])
+        return Block(pixels, ok, valid)
+
+    def keys(self, rows: slice, cols: slice, steps: Sequence[int]) -> list[Any]:
+        """Name the tiles that a window of all variables is made of, as far as is known without reading."""
+        keys: list[Any] = []
+        for window in _blocks(rows, cols):
+            inner = _inside(self.stack.geobox, window)
+            for step in steps:
+                for sheet in self._at(step) if inner else ():
+                    if inner and sheet.place.touches(*inner):
+                        keys += _keys(self._opened(sheet, None), inner)
+        return keys
+
+    def _read_step(self, step: int, window: Box, names: Names, here: dict[DType, tuple[Array, Array]]) -> None:
+        """Draw what there is at one time step, item by item: the first valid pixel stays."""
+        inner = _inside(self.stack.geobox, window)
+        if inner is None:
+            return
+        rows, cols = window
+        place = (inner[0].start - rows.start, inner[1].start - cols.start)
+        seen = False
+        for sheet in self._at(step):
+            if not sheet.place.touches(*inner):
+                continue
+            if seen and self._full(sheet, names, here, _within(inner, (rows.start, cols.start))):
+                if (known := self._opens.get((sheet, names))) is not None:
+                    passed_over(_keys(known.draws, inner))
+                continue
+            seen = True
+            try:
+                for dtype, draw in self._opened(sheet, names):
+                    draw.onto(inner, *here[dtype], place)
+            except ReadError as error:
+                asked = f"rows {rows.start}..{rows.stop}, columns {cols.start}..{cols.stop} of the grid"
+                raise ReadError(f"{error} (needed for {asked})") from error
+
+    def _ranges(self, names: Names) -> list[tuple[DType, slice]]:
+        """Give the channels of some variables, or of all."""
+        if names is None:
+            return [(dtype, slice(None)) for dtype in self._nothing]
+        return [(v.dtype, self.channels[v.name]) for v in self.stack.variables if v.name in names]
+
+    def _full(self, sheet: Sheet, names: Names, here: dict[DType, tuple[Array, Array]], inside: Box) -> bool:
+        """Say whether nothing is left to be drawn from a sheet."""
+        return all(
+            here[variable.dtype][1][(self.channels[variable.name], *inside)].all()
+            for _, variable in sheet.wanted(names)
+        )
+
+    def _at(self, step: int) -> tuple[Sheet, ...]:
+        """Give the sheets of a time step, in order of precedence."""
+        if step not in self._sheets:
+            found: dict[tuple[Any, ...], list[tuple[Source, Variable]]] = {}
+            for rank in range(max(len(variable.sources[step]) for variable in self.stack.variables)):
+                for variable in self.stack.variables:
+                    for source in variable.sources[step][rank : rank + 1]:
+                        key = (rank, source.item, grid_key(source.geobox))
+                        found.setdefault(key, []).append((source, variable))
+            self._sheets[step] = tuple(
+                Sheet(tuple(members), placement(members[0][0].geobox, self.stack.geobox)) for members in found.values()
+            )
+        return self._sheets[step]
+
+    def _opened(self, sheet: Sheet, names: Names) -> tuple[tuple[DType, Draw], ...]:
+        """Open a sheet's files, anew where they were rewritten, and say what is to be drawn."""
+        known, run = self._opens.get((sheet, names)), current.get()
+        if known is not None and known.run is run is not None and not any(file.broken for file in known.files):
+            return known.draws  # looked after by this run already
+        members = sheet.wanted(names)
+        files = tuple(opened(source) for source, _ in members)
+        draws = known.draws if known and known.files == files else tuple(self._planned(members, files, sheet.place))
+        self._opens[sheet, names] = Opened(files, draws, run)
+        return draws
+
+    def _planned(
+        self, members: Sequence[tuple[Source, Variable]], files: Sequence[File], place: Placement
+    ) -> Iterator[tuple[DType, Draw]]:
+        """Put bands of one tile lattice together as planes; then one draw for each method and dtype."""
+        bands: dict[File, set[int]] = {}
+        for (source, _), file in zip(members, files, strict=True):
+            bands.setdefault(file, set()).update(source.bands)
+        lattices: dict[Any, list[File]] = {}
+        for file, wanted in bands.items():
+            alone = id(file) if file.layout.masked else None
+            key = (file.layout.levels, grid_key(file.layout.geobox), band_dtype(file, tuple(wanted)), alone)
+            lattices.setdefault(key, []).append(file)
+        for together in lattices.values():
+            side_by_side = planes(together, [tuple(sorted(bands[file])) for file in together])
+            groups: dict[tuple[str, DType], list[tuple[Source, Variable, File]]] = {}
+            for (source, variable), file in zip(members, files, strict=True):
+                if file in together:
+                    groups.setdefault((variable.resampling, variable.dtype), []).append((source, variable, file))
+            for (resampling, dtype), group in groups.items():
+                yield dtype, self._draw(side_by_side, resampling, group, place)
+
+    def _draw(
+        self, all_of: Planes, resampling: str, group: Sequence[tuple[Source, Variable, File]], where: Placement
+    ) -> Draw:
+        """Say which planes go where."""
+        picks: list[tuple[int, int, int, float | None]] = []
+        for source, variable, file in group:
+            part = all_of.files.index(file)
+            for i, band in enumerate(source.bands):
+                plane = all_of.parts[part].start + all_of.bands[part].index(band)
+                stated = file.layout.nodata[band - 1] if source.nodata is None else source.nodata
+                nodata = usable_nodata(stated, all_of.dtype)
+                picks.append((self.channels[variable.name].start + i, plane, part, nodata))
+        picks.sort(key=lambda pick: pick[0])
+        level = 0 if where.offset is not None or resampling in FULL_RESOLUTION else all_of.level(where.scale)
+        (height, width), (full_height, full_width) = all_of.levels[level].shape, all_of.levels[0].shape
+        return Draw(
+            planes=all_of,
+            parts=tuple(sorted({part for _, _, part, _ in picks})),
+            picked=np.array([plane for _, plane, _, _ in picks]),
+            channels=np.array([channel for channel, _, _, _ in picks]),
+            nodata=tuple(nodata for _, _, _, nodata in picks),
+            resampling=resampling,
+            level=level,
+            grid=self.stack.geobox,
+            offset=where.offset,
+            scale=(where.scale[0] * full_height / height, where.scale[1] * full_width / width),
+        )
+
+
+def _keys(draws: Sequence[tuple[DType, Draw]], window: Box) -> list[Any]:
+    return [key for _, draw in draws for key in draw.keys(window)]
+
+
+def _blocks(rows: slice, cols: slice) -> Iterator[Box]:
+    """Cut a large window into blocks."""
+    for row in range(rows.start, rows.stop, BLOCK):
+        for col in range(cols.start, cols.stop, BLOCK):
+            yield slice(row, min(row + BLOCK, rows.stop)), slice(col, min(col + BLOCK, cols.stop))
+
+
+def _inside(grid: GeoBox, window: Box) -> Box | None:
+    """Cut a window to the grid; None where nothing is left."""
+    rows, cols = (slice(max(w.start, 0), min(w.stop, n)) for w, n in zip(window, grid.shape, strict=True))
+    return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+
+
+def _within(window: Box, start: tuple[int, int]) -> Box:
+    """Count a window from another's first pixel."""
+    rows, cols = (slice(w.start - first, w.stop - first) for w, first in zip(window, start, strict=True))
+    return rows, cols

@@ -1,0 +1,208 @@
+"""Where the pixels of one window of a grid lie in one raster: computed once, shared by bands and dates."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from geopipes.errors import GridError
+from geopipes.read.warps.lattices import BITS, Span, axes, positions, reach
+from geopipes.read.warps.pairs import Pair, paired
+from geopipes.read.warps.roots import Array
+from geopipes.read.warps.splitting import PART_SHIFT, Bounds, around, coarser, split
+from geopipes.read.warps.weights import radius
+
+RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
+
+KEPT_BYTES = 64 * 2**20
+"""Bytes of located windows that are kept: about 130 chips of 224 px."""
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Where the pixels of one window of a grid lie in one raster.
+
+    Attributes
+    ----------
+    resampling, scale : as they were asked for
+    shape : (height, width) of the window
+    image : (height, width) of the raster
+    window : rows and columns of the raster that the kernel touches, inside the image; None where it touches none
+    period : columns of a raster that closes upon itself around the globe; 0 for others
+    rows, cols : (y, x), int32: for nearest the raster's pixel that holds each centre, for bilinear and cubic the one
+        whose own centre is the last at or before it, which may be -1; `OUTSIDE` where the raster does not hold it
+    row_parts, col_parts : (y, x), uint8 [2^-8 px], from that centre on; 128 and more where the next pixel holds it
+    corners : for average and mode, row and col, int64 [2^-8 px], `NOWHERE` where there is no place: of edges, (y + 1,)
+        and (x + 1,), where raster and grid are parallel, else of all pixels' corners, (y + 1, x + 1) each
+    """
+
+    resampling: str
+    scale: tuple[float, float]
+    shape: tuple[int, int]
+    image: tuple[int, int]
+    window: tuple[slice, slice] | None
+    period: int
+    rows: Array
+    cols: Array
+    row_parts: Array
+    col_parts: Array
+    corners: tuple[Array, Array]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(a.nbytes for a in (self.rows, self.cols, self.row_parts, self.col_parts, *self.corners))
+
+
+def located(
+    raster: GeoBox, grid: GeoBox, rows: slice, cols: slice, resampling: str, scale: tuple[float, float]
+) -> Located:
+    """Find where a window of a grid lies in a raster, within 0.01 px of PROJ everywhere.
+
+    A pixel's place depends on the raster and its place on the root grid alone: neither the window nor the grid's
+    bounds change a bit of it.
+
+    Parameters
+    ----------
+    raster : the raster at the level that is read: any affine transform, any CRS
+    grid : axis-aligned, north up
+    rows, cols : index ranges of the grid, which may reach outside
+    resampling : "nearest", "bilinear", "cubic", "average" or "mode"
+    scale : grid pixels for one of the raster's, along the raster's (y, x); below 1 bilinear and cubic widen
+
+    Raises
+    ------
+    GridError
+        an empty window, an unknown resampling, a grid that is not north up, or a raster with no place in its CRS
+    """
+    pair, down, across = _asked(raster, grid, rows, cols, resampling, scale)
+    key = pair, down, across, resampling, scale
+    if (kept := _kept.get(key)) is not None:
+        return kept
+    where = (_areas if resampling in ("average", "mode") else _centres)(pair, down, across, resampling, scale)
+    _kept.put(key, where)
+    return where
+
+
+def touched(
+    raster: GeoBox, grid: GeoBox, rows: slice, cols: slice, resampling: str, scale: tuple[float, float]
+) -> tuple[slice, slice] | None:
+    """Find the rows and columns of a raster that a window may need: all of `located`'s window, at little cost.
+
+    Parameters
+    ----------
+    raster, grid, rows, cols, resampling, scale : as `located`
+
+    Returns
+    -------
+    slices inside the image; None where nothing is needed
+    """
+    pair, down, across = _asked(raster, grid, rows, cols, resampling, scale)
+    area = resampling in ("average", "mode")
+    bounds = reach(pair, _one_more(down) if area else down, _one_more(across) if area else across, 0.0 if area else 0.5)
+    if bounds is None:
+        return located(raster, grid, rows, cols, resampling, scale).window
+    slack = 1 << (PART_SHIFT - 1) if area else 0  # corners are rounded once more
+    top, bottom, left, right = bounds
+    held = (top - slack) >> BITS, (bottom + slack) >> BITS, (left - slack) >> BITS, (right + slack) >> BITS
+    return _window(pair, held, _margins(resampling, scale))
+
+
+class _Kept:
+    """Located windows, those used last at the end, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes, self._lock = limit, 0, threading.Lock()
+        self._places: OrderedDict[tuple[Any, ...], Located] = OrderedDict()
+
+    def get(self, key: tuple[Any, ...]) -> Located | None:
+        with self._lock:
+            where = self._places.get(key)
+            if where is not None:
+                self._places.move_to_end(key)
+            return where
+
+    def put(self, key: tuple[Any, ...], where: Located) -> None:
+        with self._lock:
+            if key in self._places:  # another thread was faster
+                return
+            self._places[key] = where
+            self._bytes += where.nbytes
+            while self._bytes > self._limit:
+                self._bytes -= self._places.popitem(last=False)[1].nbytes
+
+
+_kept = _Kept(KEPT_BYTES)
+
+
+def _asked(
+    raster: GeoBox, grid: GeoBox, rows: slice, cols: slice, resampling: str, scale: tuple[float, float]
+) -> tuple[Pair, Span, Span]:
+    if resampling not in RESAMPLINGS:
+        raise GridError(f"resampling={resampling!r}: write one of {', '.join(RESAMPLINGS)}")
+    if rows.start >= rows.stop or cols.start >= cols.stop:
+        raise GridError(f"rows {rows.start}..{rows.stop}, columns {cols.start}..{cols.stop} hold no pixel")
+    if not min(scale) > 0:
+        raise GridError(f"scale={scale}: grid pixels for one of the raster's are needed, (y, x), above 0")
+    pair, (row, col) = paired(raster, grid)
+    return pair, (row + rows.start, row + rows.stop), (col + cols.start, col + cols.stop)
+
+
+def _one_more(indices: Span) -> Span:
+    return indices[0], indices[1] + 1
+
+
+def _margins(resampling: str, scale: tuple[float, float]) -> tuple[int, int]:
+    """Give the pixels beyond the one that holds a centre that a kernel touches, along (y, x)."""
+    if resampling in ("bilinear", "cubic"):
+        return radius(resampling, scale[0]), radius(resampling, scale[1])
+    return 0, 0
+
+
+def _window(pair: Pair, held: Bounds, margins: tuple[int, int]) -> tuple[slice, slice] | None:
+    """Give the part of the image that is touched where centres lie in these pixels."""
+    top, bottom, left, right = held
+    height, width = pair.shape
+    if top > bottom or top >= height or bottom < 0 or (not pair.period and (left >= width or right < 0)):
+        return None
+    down, across = margins
+    rows = slice(max(top - down, 0), min(bottom + down + 1, height))
+    left, right = left - across, right + across
+    if pair.period and (left < 0 or right >= pair.period):  # around the globe: from both ends
+        return rows, slice(0, width)
+    return rows, slice(max(left, 0), min(right + 1, width))
+
+
+def _centres(pair: Pair, rows: Span, cols: Span, resampling: str, scale: tuple[float, float]) -> Located:
+    """Locate pixel centres, for nearest, bilinear and cubic."""
+    places = positions(pair, rows, cols, 0.5)
+    shape = places.shape[1:]
+    between = resampling != "nearest"
+    at: Array = np.empty((2, *shape), np.int32)
+    parts: Array = np.empty((2, *(shape if between else (0, 0))), np.uint8)
+    held = split(places, pair.shape, pair.period, between, at, parts)
+    window = _window(pair, held, _margins(resampling, scale))
+    none: Array = np.empty(0, np.int64)
+    return Located(
+        resampling, scale, shape, pair.shape, window, pair.period, at[0], at[1], parts[0], parts[1], (none, none)
+    )
+
+
+def _areas(pair: Pair, rows: Span, cols: Span, resampling: str, scale: tuple[float, float]) -> Located:
+    """Locate the corners of pixels, for average and mode."""
+    down, across = _one_more(rows), _one_more(cols)
+    places = axes(pair, down, across, 0.0) if pair.separable else positions(pair, down, across, 0.0)
+    row, col = coarser(places[0]), coarser(places[1])
+    each_row, each_col = row, col
+    if pair.separable:
+        each_row, each_col = (np.ascontiguousarray(a) for a in np.broadcast_arrays(row[:, None], col))
+    window = _window(pair, around(each_row, each_col, pair.shape, pair.period), (0, 0))
+    shape = rows[1] - rows[0], cols[1] - cols[0]
+    at: Array = np.empty((0, 0), np.int32)
+    parts: Array = np.empty((0, 0), np.uint8)
+    return Located(resampling, scale, shape, pair.shape, window, pair.period, at, at, parts, parts, (row, col))

@@ -1,0 +1,107 @@
+"""Chips read straight into tensors are those that go through a Dataset, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import geopipes as gp
+from geopipes.loaders import Each
+from geopipes.steps import Step
+from geopipes.tensors.straight import sampler
+from geopipes.testing import Synthetic
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all bands in order": {"image": ["red", "nir", "scl"], "fill": 0},
+    "another order": {"image": ["scl", "red"], "fill": 7},
+    "as floats": {"image": ["red", "nir"], "fill": -1.5, "dtype": torch.float32},
+    "all as floats": {"image": ["red", "nir", "scl"], "fill": 0, "dtype": {"image": torch.float32}},
+    "in half precision": {"image": ["red", "nir", "scl"], "fill": 0, "dtype": torch.bfloat16},
+    "nothing filled": {"image": ["red", "nir", "scl"], "fill": None},
+    "a label": {"image": ["red", "nir", "scl"], "label": "crop", "fill": 0},
+    "a label among bands": {"image": ["red", "crop"], "again": ["red", "nir", "scl"], "fill": 3},
+    "one variable": {"red": "red", "label": ["crop"], "fill": 0},
+    "one date": {"image": ["red", "nir", "scl"], "label": "crop", "fill": 0, "time_axis": False},
+}
+
+
+def plan(land: Synthetic, dtype: str | None = None, **options: Any) -> gp.Plan[Any]:
+    zone = gp.items(land.items).filter(lambda item: "14T" in item.id)
+    stack = zone.stack(
+        ["red", "nir", "scl"], resolution=10, resampling={"scl": "nearest", "*": "bilinear"}, dtype=dtype
+    )
+    crop = zone.take(1)
+    return stack.join(crop, name="crop", bands=["scl"]).chip(80, coverage="any", **options)
+
+
+def as_it_is(chip: Any) -> Any:
+    return chip
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert [*found] == [*expected]
+    for key, value in expected.items():
+        if isinstance(value, torch.Tensor):
+            assert found[key].dtype == value.dtype
+            torch.testing.assert_close(found[key], value, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert found[key] == value
+
+
+CUTS: list[dict[str, Any]] = [{"edge": "pad"}, {"margin": 8}, {"time": 1}]
+CASES = [(name, cut) for name in OPTIONS for cut in CUTS if "time" in cut or name != "one date"]
+
+
+@pytest.mark.parametrize(("name", "cut"), CASES, ids=str)
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_samples_are_those_of_a_dataset(land: Synthetic, name: str, cut: dict[str, Any], dtype: str | None) -> None:
+    options, chips = OPTIONS[name], plan(land, dtype, **cut)
+    straight = chips.read(threads=2).tensor(**options)
+    through = chips.map(as_it_is).read(threads=2).tensor(**options)
+    samples, expected = list(straight), list(through)
+    assert len(samples) == len(expected) > 1
+    for a, b in zip(samples, expected, strict=True):
+        assert_same(a, b)
+    for a, b in zip(straight.batch(3), through.batch(3), strict=True):
+        assert_same(a, b)
+
+
+def test_rows_of_a_batch_are_written_in_place(land: Synthetic) -> None:
+    chips = plan(land, time=1)
+    batches = list(chips.read().tensor(image=["red", "nir", "scl"], fill=0).batch(4))
+    assert all(batch["image"].shape[0] == batch["image_valid"].shape[0] for batch in batches)
+    # A batch of rows is the tensor that they were written to: no second copy of its size.
+    assert batches[0]["image"].untyped_storage().nbytes() == batches[0]["image"].nbytes
+    kept = [chip["image"] for chip in chips.read().tensor(image=["red", "nir", "scl"], fill=0).filter(odd).batch(1)]
+    every = list(chips.read().tensor(image=["red", "nir", "scl"], fill=0))
+    np.testing.assert_array_equal(torch.cat(kept), torch.stack([s["image"] for s in every if odd(s)]))
+
+
+def odd(sample: Any) -> bool:
+    return bool(sample["chip"] % 2)
+
+
+def test_a_refused_sample_leaves_a_smaller_batch(land: Synthetic) -> None:
+    chips = plan(land, time=1)
+    batches = list(chips.read().tensor(image=["red", "nir", "scl"], fill=0).filter(odd).batch(4))
+    assert batches[0]["image"].shape[0] == 2
+    assert (batches[0]["chip"] % 2 == 1).all()
+
+
+def test_what_asks_for_datasets_gets_them(land: Synthetic) -> None:
+    chips = plan(land)
+    step = Each(Step("tensor", as_it_is, (), {"image": ["red"], "fill": 0, "dtype": None, "time_axis": True})).step
+    assert sampler(chips._value.get(), step, 1) is not None
+    assert sampler(chips.map(as_it_is)._value.get(), step, 1) is None
+    assert sampler(gp.inputs(a=chips._parent).chip(64)._value.get(), step, 1) is None  # type: ignore[arg-type]
+    unknown = Step("tensor", as_it_is, (), {"image": ["blue"], "fill": 0, "dtype": None, "time_axis": True})
+    assert sampler(chips._value.get(), unknown, 1) is None
+
+
+def test_errors_are_those_of_the_step(land: Synthetic) -> None:
+    with pytest.raises(gp.errors.TensorError, match=r"fill=70000") as error:
+        list(plan(land, time=1).read().tensor(image=["red", "nir", "scl"], fill=70_000))
+    assert any("in step tensor" in note for note in error.value.__notes__)
