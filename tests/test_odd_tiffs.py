@@ -63,14 +63,14 @@ def whole(source: Source, grid: GeoBox, resampling: str = "nearest") -> tuple[Ar
 
 
 def exact_nearest(source: Source, grid: GeoBox) -> tuple[Array, Array, Array]:
-    """Compute nearest with PROJ alone: pixels, which lie inside, and which are no ties."""
+    """Compute nearest with PROJ alone: pixels, which lie inside, and which are no ties within 0.001 px."""
     with rasterio.open(source.href) as file:
         pixels = file.read(source.bands[0])
     rows, cols = np.mgrid[: grid.shape.y, : grid.shape.x] + 0.5
     to_raster = pyproj.Transformer.from_crs(str(grid.crs), str(source.geobox.crs), always_xy=True)
     x, y = to_raster.transform(*applied(grid.affine, cols, rows))
     col, row = applied(~source.geobox.affine, x, y)
-    clear = (np.abs(col - np.rint(col)) > 1e-5) & (np.abs(row - np.rint(row)) > 1e-5)
+    clear = (np.abs(col - np.rint(col)) > 1e-3) & (np.abs(row - np.rint(row)) > 1e-3)
     inside = (col >= 0) & (col < pixels.shape[1]) & (row >= 0) & (row < pixels.shape[0])
     found = np.zeros(grid.shape, pixels.dtype)
     found[inside] = pixels[np.floor(row[inside]).astype(int), np.floor(col[inside]).astype(int)]

@@ -31,6 +31,9 @@ Array = npt.NDArray[Any]
 CLOUDS = (8, 9, 10)  # of Sentinel-2's SCL: medium and high probability, thin cirrus
 HALF_SHIFTED = r"lie up to 0\.5 px off the pixels of item 'S2B_33TWM_20230813_0_L2A', which the grid keeps"
 TM, TL = "33TWM", "33TWL"  # the northern tile, seen first on each day, and the southern one
+TIE = 1e-3
+"""Pixels: within which of an edge a nearest pixel may be either; places are rounded to 2^-12 px."""
+
 UNCERTAIN = 0.125
 """Pixels: how far GDAL's approximate transformer may be off, by default."""
 
@@ -337,9 +340,9 @@ def test_a_label_of_2021_joins_images_of_2024(real_data: Path, tmp_path: Path) -
     assert cube["crop"].dtype == np.uint8
     row, column = positions(grid, raster)
     wanted, inside = nearest(stored(tile), row, column)
-    certain = from_edge(row, column) > 1e-5
+    certain = from_edge(row, column) > TIE
     assert inside.all()
-    assert certain.mean() > 0.999
+    assert certain.mean() > 0.99
     np.testing.assert_array_equal(cube["crop"].values[certain], wanted[certain])
 
     (batch,) = images.join(label, name="crop").chip(100).read().tensor(image=["red"], label="crop", fill=0).batch(8)
@@ -404,8 +407,9 @@ def test_a_modis_cube_is_reprojected_as_published(real_data: Path) -> None:
     row, column = positions(grid, source.odc.geobox)
     pixels, inside = nearest(source[name].values, row, column)
     wanted = np.where(inside, pixels, np.nan)
-    np.testing.assert_array_equal(got[name], wanted)  # exact projection, on every pixel
-    np.testing.assert_array_equal(got["valid"], ~np.isnan(wanted))
+    no_tie = from_edge(row, column) > TIE
+    np.testing.assert_array_equal(got[name].values[no_tie], wanted[no_tie])
+    np.testing.assert_array_equal(got["valid"].values[no_tie], ~np.isnan(wanted)[no_tie])
 
     # The published result comes from GDAL's approximate transformer: it may take the neighbour of a pixel whose
     # centre lies within 0.125 px of an edge. Pixels without data it left out of the source, and of the result.

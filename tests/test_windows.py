@@ -215,7 +215,7 @@ def test_any_window_is_part_of_the_whole(raster: Callable[..., Source], data: st
 
 
 def exact_nearest(source: Source, grid: GeoBox) -> tuple[Array, Array, Array]:
-    """Compute nearest pixel by pixel with PROJ alone: pixels, validity, and which are no ties within 0.01 px."""
+    """Compute nearest pixel by pixel with PROJ alone: pixels, validity, and which are no ties within 0.001 px."""
     pixels = rasterio.open(source.href).read(source.bands[0])
     rows, cols = np.mgrid[: grid.shape[0], : grid.shape[1]] + 0.5
     a, b, c, d, e, f, *_ = grid.affine
@@ -223,7 +223,7 @@ def exact_nearest(source: Source, grid: GeoBox) -> tuple[Array, Array, Array]:
     x, y = to_raster.transform(a * cols + b * rows + c, d * cols + e * rows + f)
     a, b, c, d, e, f, *_ = ~source.geobox.affine
     col, row = a * x + b * y + c, d * x + e * y + f
-    clear = (np.abs(col - np.rint(col)) > 0.01) & (np.abs(row - np.rint(row)) > 0.01)
+    clear = (np.abs(col - np.rint(col)) > 1e-3) & (np.abs(row - np.rint(row)) > 1e-3)
     inside = (col >= 0) & (col < pixels.shape[1]) & (row >= 0) & (row < pixels.shape[0])
     found = np.zeros(grid.shape, pixels.dtype)
     found[inside] = pixels[np.floor(row[inside]).astype(int), np.floor(col[inside]).astype(int)]

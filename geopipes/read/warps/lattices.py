@@ -28,7 +28,7 @@ NOWHERE = -(1 << 60)
 SIZES = (32, 16, 8, 4)
 """Pixels a side of a lattice's cells; below, projecting each pixel costs less than judging the cell."""
 
-TOLERANCE = 1 / 256
+TOLERANCE = 1 / ONE
 """Raster pixels by which interpolation may miss PROJ where a cell is judged; 0.01 is promised everywhere."""
 
 BLOCK = 8

@@ -151,10 +151,10 @@ def _crop(
         if (missing := _held(value, pixels.dtype)) is not None:
             valid[band] &= pixels[band] != missing
     if mask is not None:
-        valid &= mask != 0
+        np.logical_and(valid, mask, out=valid)
     (height, width), (row, col) = where.image, origin
     height, width = min(pixels.shape[1], height - row), min(pixels.shape[2], width - col)
-    whole: Array = valid.all(axis=(1, 2))
+    whole = np.asarray(valid.all(axis=(1, 2)))
     return Crop(pixels, valid, whole, height, width, row, col, where.period)
 
 
