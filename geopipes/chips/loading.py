@@ -148,7 +148,7 @@ class Outlook:
         cube, window = self._windows.window(position)
         try:
             keys = cube.keys(window.grown(self._margin))
-        except Exception:  # it will be raised when that chip is read
+        except Exception:  # whatever opening a file raises is raised again, of the right chip, when that is read
             return 0
         self._uses.add(keys)
         return len(keys)

@@ -137,10 +137,11 @@ class Reader:
                 here = {dtype: (pixels[dtype][i][inside], ok[dtype][i][inside]) for dtype in pixels}
                 self._read_step(step, (block_rows, block_cols), names, here)
         for dtype, channels in self._ranges(names):
-            nothing = np.array(self._nothing[dtype][channels], pixels[dtype].dtype)
             for i in range(len(steps)):
-                if not ok[dtype][i, channels].all():
-                    settle(pixels[dtype][i, channels], ok[dtype][i, channels], nothing, valid[i])
+                done = ok[dtype][i, channels]
+                if not done.all():
+                    nothing = np.array(self._nothing[dtype][channels], pixels[dtype].dtype)
+                    settle(pixels[dtype][i, channels], done, nothing, valid[i])
         return Block(pixels, ok, valid)
 
     def keys(self, rows: slice, cols: slice, steps: Sequence[int]) -> list[Any]:

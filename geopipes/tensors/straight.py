@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from affine import Affine
 
@@ -24,8 +23,6 @@ from geopipes.tensors.cuts import Layer, nanoseconds, place
 from geopipes.tensors.rows import Rows
 from geopipes.tensors.samples import check_names
 from geopipes.tensors.stacking import stacked, stored_dtype
-
-Pixels = npt.NDArray[Any]
 
 
 def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int], dict[str, Any]] | None:
