@@ -17,7 +17,6 @@ from itertools import islice
 from math import ceil, prod
 from typing import Any, Protocol
 
-from geopipes.errors import TensorError
 from geopipes.steps import Step, call
 
 IN_FLIGHT = 2
@@ -209,8 +208,7 @@ def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> An
     try:
         element = load(position)
     except Exception as error:
-        if not isinstance(error, TensorError):  # which names its element itself
-            error.add_note(f"while reading element {position}")
+        error.add_note(f"while reading element {position}")
         raise
     return _through(each, position, element)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,10 +23,11 @@ from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy
 
 from geopipes.errors import NotGeoreferenced, ReadError, SourceError
-from geopipes.read.files import Array, bycog, bygdal, close_files, opened, opening, reason, stamp, usable_nodata
+from geopipes.read.files import Array, bycog, bygdal, close_files, opened, opening, reason, stamp
 from geopipes.read.files.bygdal import DIVIDED, GROUPED, LARGEST, SMALLEST, tile_of
 from geopipes.read.files.tiffs import COUNTS, OFFSETS, read_tiff
 from geopipes.read.headers import file_header
+from geopipes.read.nodata import usable_nodata
 from geopipes.read.sources import Source
 
 GRID = GeoBox((160, 192), Affine(10, 0, 690_000, 0, -10, 5_000_000), "EPSG:32633")
@@ -247,6 +249,7 @@ def test_a_file_rewritten_under_a_reader_is_an_error(tmp_path: Path) -> None:
     whole(source)
     file, out = opened(source), np.zeros((1, 64, 64), "uint16")
     file.read(0, 0, 0, (1,), out)
+    time.sleep(2 * bycog.LOOK)
     with open(source.href, "r+b") as there:  # in place
         there.write(write(tmp_path / "b.tif", pixels_of(1, count=3)).read_bytes())
     with pytest.raises(ReadError, match="the file was written anew while it was open"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -125,17 +126,24 @@ class Outlook:
         self._windows, self._uses, self._margin, self._lock = windows, uses, margin, Lock()
         self._following = iter(positions)
         self._told: dict[int, int] = {}  # tile uses of each chip that is not read yet
+        self._begun: deque[int] = deque()  # of which reading has begun, though they may still be among those
         self._ahead = 0
 
     def before(self, position: int) -> None:
         """Tell of chips up to this one, and of a few more."""
-        with self._lock:
-            while position not in self._told and self._tell_next():
-                pass
-            for _ in range(OUTLOOK_CHIPS):
-                if self._ahead >= OUTLOOK_USES or not self._tell_next():
-                    break
-            self._ahead -= self._told.pop(position, 0)
+        self._begun.append(position)
+        # A thread whose chip was told of does not wait for another that is telling.
+        if self._lock.acquire(blocking=position not in self._told):
+            try:
+                while position not in self._told and self._tell_next():
+                    pass
+                for _ in range(OUTLOOK_CHIPS):
+                    if self._ahead >= OUTLOOK_USES or not self._tell_next():
+                        break
+                while self._begun:
+                    self._ahead -= self._told.pop(self._begun.popleft(), 0)
+            finally:
+                self._lock.release()
 
     def _tell_next(self) -> bool:
         position = next(self._following, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -73,16 +72,14 @@ class StackCube(Cube):
         """Read a window: every variable, or those named where no other decides which of their pixels are valid."""
         return self._laid_out(window, self.pixels(window, names), names)
 
-    def pixels(
-        self, window: Window, names: tuple[str, ...] | None = None, into: Mapping[np.dtype[Any], Array] | None = None
-    ) -> Block:
+    def pixels(self, window: Window, names: tuple[str, ...] | None = None, into: Block | None = None) -> Block:
         """Read a window as arrays: all variables of one dtype are one array (time, channel, y, x), NaN where not valid.
 
         Parameters
         ----------
         window : where
         names : the variables wanted, None for all
-        into : arrays to write to, by dtype of the variables, as `geopipes.read.reader.Reader.read` takes them
+        into : a block to write to, as `geopipes.read.reader.Reader.read` takes it
         """
         names = None if names is None or self._decide(names) else names
         block = self.reader.read(window.rows, window.cols, self._steps(window), names=names, into=into)

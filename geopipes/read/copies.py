@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geopipes.read.warps.compiling import compiled
+from geopipes.read.warps.compiling import brief, compiled
 
 Array = np.ndarray[Any, Any]
 
@@ -82,3 +82,21 @@ def settle(out: Array, ok: Array, nothing: Array, valid: Array) -> None:
                 target[j] = target[j] if done[j] else value
             for j in range(out.shape[2]):
                 all_valid[j] = all_valid[j] & done[j]
+
+
+@brief
+def assign(line: Array, value: bool) -> None:
+    """Write one value everywhere: (n,)."""
+    line[:] = value
+
+
+@brief
+def everywhere(line: Array) -> bool:
+    """Say whether all of (n,) are True."""
+    for first in range(0, len(line), 4096):
+        all_of_them = True
+        for one in line[first : first + 4096]:  # without branches: many at a time
+            all_of_them &= one
+        if not all_of_them:
+            return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from odc.geo.geobox import GeoBox
 
 from geopipes.read import warps
 from geopipes.read.copies import copy_all, copy_valid
+from geopipes.read.nodata import marks
 from geopipes.read.planes import Box, Planes
+from geopipes.read.scratch import scratch
 from geopipes.read.tiles import Uses, shared
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +39,7 @@ class Draw:
     planes : of files on one tile lattice
     parts : which of the files are needed
     picked, channels : (n,) int64, the planes, and the channels they go to
-    nodata : (n,) what is no measurement
+    nodata : (n,) what is no measurement, as it is stated
     resampling, level : how, and from which resolution
     grid : onto which
     offset : the grid's (row, column) of the first pixel, where the raster lies on the grid; else None
@@ -64,13 +65,6 @@ class Draw:
     def raster(self) -> GeoBox:
         """The grid of the level."""
         return self.planes.geobox(self.level)
-
-    @cached_property
-    def marks(self) -> tuple[Array, Array]:
-        """The values that stand for no measurement, and whether there is one: (n,) both."""
-        marked = [value is not None and value == value for value in self.nodata]
-        values = [value if there else 0 for value, there in zip(self.nodata, marked, strict=True)]
-        return np.array(values, self.planes.dtype), np.array(marked)
 
     def box(self, window: Box) -> Box | None:
         """Give the raster's pixels that a window inside the grid is made of, or somewhat more; None for none."""
@@ -131,17 +125,18 @@ class Draw:
     def _copy(self, box: Box, offset: Place, window: Box, out: Array, ok: Array, place: Place) -> None:
         places = self.planes.tiles(self.level, box)
         shift = [offset[axis] - window[axis].start + place[axis] for axis in (0, 1)]
+        marked = marks(self.nodata, self.planes.dtype)
         with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
             for k, (corner, row, col, shape) in enumerate(self._shares(places, box)):
                 mask = NO_MASK if held.masks is None else held.masks[k][0]
                 to = (row + shift[0], col + shift[1])
-                copy_valid(held.pixels[k], self.picked, mask, *self.marks, corner, out, ok, self.channels, to, shape)
+                copy_valid(held.pixels[k], self.picked, mask, *marked, corner, out, ok, self.channels, to, shape)
 
     def _crop(self, places: list[Place], box: Box) -> tuple[Array, Array | None]:
         """Put a box of the raster together from its tiles: pixels (n, y, x), mask (y, x)."""
         shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
         crop = scratch("crop", (len(self.picked), *shape), self.planes.dtype)
-        mask = scratch("mask", (1, *shape), np.dtype(np.uint8)) if self.planes.masked else None
+        mask = scratch("mask", (1, *shape), np.uint8) if self.planes.masked else None
         with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
             for k, (corner, row, col, share) in enumerate(self._shares(places, box)):
                 to = (row - box[0].start, col - box[1].start)
@@ -168,22 +163,3 @@ def passed_over(keys: list[Any]) -> None:
 
 ONLY = np.zeros(1, np.int64)
 """Picks the one plane of a mask."""
-
-
-class _Scratch(threading.local):
-    """Arrays of this thread that are written anew each time: fresh memory costs more than filling it."""
-
-    def __init__(self) -> None:
-        self.buffers: dict[str, Array] = {}
-
-
-_scratch = _Scratch()
-
-
-def scratch(role: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Give this thread's array for a role, holding anything."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    held = _scratch.buffers.get(role)
-    if held is None or len(held) < size:
-        held = _scratch.buffers[role] = np.empty(size, np.uint8)
-    return held[:size].view(dtype).reshape(shape)

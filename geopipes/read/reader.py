@@ -6,7 +6,7 @@ go through `geopipes.read.warps`, which is anchored to the grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.errors import ReadError, SourceError
-from geopipes.read.copies import settle
+from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
-from geopipes.read.files import File, opened, usable_nodata
+from geopipes.read.files import File, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, planes
 from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
@@ -48,6 +48,11 @@ class Block:
     pixels: dict[DType, Array]
     ok: dict[DType, Array]
     valid: Array
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is valid."""
+        return bool(everywhere(self.valid.reshape(-1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +110,7 @@ class Reader:
         steps: Sequence[int],
         *,
         names: Names = None,
-        into: Mapping[DType, Array] | None = None,
+        into: Block | None = None,
     ) -> Block:
         """Read a window.
 
@@ -114,8 +119,8 @@ class Reader:
         rows, cols : pixel ranges of the grid, which may reach outside; there nothing is valid
         steps : the time steps
         names : the variables wanted, None for all; the channels of others hold anything
-        into : arrays to write to, by dtype of the variables: (time, channel, y, x), C-contiguous, of a dtype into
-            which that one casts safely
+        into : a block to write to, holding anything. Its pixels are C-contiguous, and may be of a dtype into which
+            that of the variables casts safely
 
         Raises
         ------
@@ -124,13 +129,11 @@ class Reader:
         ReadError
             the pixels could not be read: names item, asset, href, window and cause
         """
-        shape = (len(steps), rows.stop - rows.start, cols.stop - cols.start)
-        pixels = {
-            dtype: into[dtype] if into and dtype in into else np.empty((shape[0], len(nothing), *shape[1:]), dtype)
-            for dtype, nothing in self._nothing.items()
-        }
-        ok = {dtype: np.zeros(array.shape, bool) for dtype, array in pixels.items()}
-        valid = np.ones(shape, bool)
+        block = into or self._empty((len(steps), rows.stop - rows.start, cols.stop - cols.start))
+        pixels, ok, valid = block.pixels, block.ok, block.valid
+        for array in ok.values():
+            assign(array.reshape(-1), value=False)
+        assign(valid.reshape(-1), value=True)
         for block_rows, block_cols in _blocks(rows, cols):
             inside = (slice(None), *_within((block_rows, block_cols), (rows.start, cols.start)))
             for i, step in enumerate(steps):
@@ -139,10 +142,16 @@ class Reader:
         for dtype, channels in self._ranges(names):
             for i in range(len(steps)):
                 done = ok[dtype][i, channels]
-                if not done.all():
+                if not everywhere(done.reshape(-1)):
                     nothing = np.array(self._nothing[dtype][channels], pixels[dtype].dtype)
                     settle(pixels[dtype][i, channels], done, nothing, valid[i])
-        return Block(pixels, ok, valid)
+        return block
+
+    def _empty(self, shape: tuple[int, int, int]) -> Block:
+        """Make a block (time, y, x) of all variables."""
+        shapes = {dtype: (shape[0], len(nothing), *shape[1:]) for dtype, nothing in self._nothing.items()}
+        pixels = {dtype: np.empty(whole, dtype) for dtype, whole in shapes.items()}
+        return Block(pixels, {dtype: np.empty(whole, bool) for dtype, whole in shapes.items()}, np.empty(shape, bool))
 
     def keys(self, rows: slice, cols: slice, steps: Sequence[int]) -> list[Any]:
         """Name the tiles that a window of all variables is made of, as far as is known without reading."""
@@ -247,8 +256,7 @@ class Reader:
             for i, band in enumerate(source.bands):
                 plane = all_of.parts[part].start + all_of.bands[part].index(band)
                 stated = file.layout.nodata[band - 1] if source.nodata is None else source.nodata
-                nodata = usable_nodata(stated, all_of.dtype)
-                picks.append((self.channels[variable.name].start + i, plane, part, nodata))
+                picks.append((self.channels[variable.name].start + i, plane, part, stated))
         picks.sort(key=lambda pick: pick[0])
         level = 0 if where.offset is not None or resampling in FULL_RESOLUTION else all_of.level(where.scale)
         (height, width), (full_height, full_width) = all_of.levels[level].shape, all_of.levels[0].shape

@@ -8,7 +8,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.errors import GridError
-from geopipes.read.files import usable_nodata
+from geopipes.read.nodata import usable_nodata
 from geopipes.read.reader import Reader
 from geopipes.read.sources import Source, Stack, Variable
 

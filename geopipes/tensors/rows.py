@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from math import prod
 from threading import Lock
+from typing import Any
+from weakref import finalize
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 MARK = "geopipes_rows"
 """The attribute of a tensor that was made to be a batch: no other tensor is handed out whole for its rows."""
 
+FREE = 4
+"""Batches whose memory is kept for others, of each size."""
+
+Buffer = npt.NDArray[np.uint8]
+
 
 class Rows:
     """Tensors for batches to come, handed out row by row to any thread.
+
+    The memory of a batch that nobody holds any more becomes that of another one: touching fresh memory for the
+    first time costs as much as decoding what is written to it.
 
     Parameters
     ----------
@@ -23,8 +37,9 @@ class Rows:
     def __init__(self, size: int, total: int) -> None:
         self._size, self._total, self._lock = size, total, Lock()
         self._begun: dict[tuple[int, str], tuple[torch.Tensor, set[int]]] = {}
+        self._free: dict[int, deque[Buffer]] = {}  # by bytes
 
-    def row(self, position: int, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def row(self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
         """Give the place of a sample's tensor, holding anything.
 
         Parameters
@@ -34,18 +49,32 @@ class Rows:
         shape, dtype : of the tensor; one that differs from those before in the batch gets a place of its own
         """
         group, index = divmod(position, self._size)
-        with self._lock:
-            members = min(self._size, self._total - group * self._size)
-            batch, left = self._begun.get((group, name)) or (None, set(range(members)))
-            if batch is None:
-                batch = torch.empty((members, *shape), dtype=dtype)
-                setattr(batch, MARK, True)
-                self._begun[group, name] = batch, left
-            left.discard(index)
-            if not left:
-                del self._begun[group, name]
-        fits = batch.shape[1:] == shape and batch.dtype == dtype
-        return batch[index] if fits else torch.empty(shape, dtype=dtype)
+        key = group, name
+        begun = self._begun.get(key)
+        if begun is None:
+            with self._lock:
+                begun = self._begun.get(key)
+                if begun is None:
+                    members = min(self._size, self._total - group * self._size)
+                    begun = self._begun[key] = self._batch((members, *shape), dtype), set(range(members))
+        batch, left = begun
+        left.discard(index)
+        if not left:
+            self._begun.pop(key, None)
+        row = batch[index]
+        alone = row.shape != shape or row.numpy().dtype != dtype
+        return torch.from_numpy(np.empty(shape, dtype)) if alone else row
+
+    def _batch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
+        """Make a tensor, of memory that was a batch's where there is some."""
+        size = prod(shape) * dtype.itemsize
+        free = self._free.setdefault(size, deque(maxlen=FREE))
+        buffer = free.pop() if free else np.empty(size, np.uint8)
+        array = buffer.view(dtype).reshape(shape)
+        finalize(array, free.append, buffer).atexit = False  # the array lives as long as any tensor of its memory
+        batch = torch.from_numpy(array)
+        setattr(batch, MARK, True)
+        return batch
 
 
 def gathered(values: Sequence[torch.Tensor]) -> torch.Tensor | None:

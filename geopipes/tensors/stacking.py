@@ -21,7 +21,6 @@ def stacked(
     *,
     fill: float | None,
     dtype: torch.dtype | None,
-    owned: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Stack layers to one tensor.
 
@@ -31,7 +30,6 @@ def stacked(
     layers : at least one
     valid : (time or 1, y, x)
     fill, dtype : as ``tensor`` says
-    owned : whether a single layer's pixels may be written to
 
     Returns
     -------
@@ -48,8 +46,8 @@ def stacked(
     measured = None
     if not all(layer.joined for layer in layers):
         everywhere = np.broadcast_to(valid, (dates, *valid.shape[1:]))
-        number = None if fill is None else _checked_fill(name, fill, native)
-        pixels, measured = _filled(pixels, layers, everywhere, number, owned=owned)
+        number = None if fill is None else checked_fill(name, fill, native)
+        pixels, measured = _filled(pixels, layers, everywhere, number)
     made = torch.from_numpy(pixels)
     return made.to(dtype or made.dtype), None if measured is None else torch.from_numpy(measured)
 
@@ -59,8 +57,6 @@ def _filled(
     layers: list[Layer],
     valid: npt.NDArray[np.bool_],
     fill: np.generic | None,
-    *,
-    owned: bool,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Write ``fill`` where the stack measured nothing; a chip itself is never written to."""
     measured = valid.copy()
@@ -76,7 +72,7 @@ def _filled(
             holes = holes | np.isnan(layer.pixels)
             measured &= ~holes.any(axis=1)
         if fill is not None and holes.any():
-            if not owned and np.may_share_memory(pixels, layer.pixels):
+            if np.may_share_memory(pixels, layer.pixels):
                 pixels = pixels.copy()
             np.copyto(pixels[:, start:stop], fill, where=holes)
     return pixels, measured
@@ -120,7 +116,7 @@ def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch
     return native
 
 
-def _checked_fill(name: str, fill: float, native: np.dtype[Any]) -> np.generic:
+def checked_fill(name: str, fill: float, native: np.dtype[Any]) -> np.generic:
     """Give ``fill`` in the tensor's own dtype."""
     if native.kind == "b":
         holds, fits = "0 and 1", fill in (0, 1)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from affine import Affine
 
 from geopipes.chips import Windows
 from geopipes.datacubes.cube import Cube, Window
@@ -17,12 +16,13 @@ from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import JoinedCube
 from geopipes.errors import TensorError
 from geopipes.read.reader import Block
+from geopipes.read.scratch import scratch
 from geopipes.read.sources import Variable
 from geopipes.steps import Step
 from geopipes.tensors.cuts import Layer, nanoseconds, place
 from geopipes.tensors.rows import Rows
 from geopipes.tensors.samples import check_names
-from geopipes.tensors.stacking import stacked, stored_dtype
+from geopipes.tensors.stacking import checked_fill, stacked, stored_dtype
 
 
 def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int], dict[str, Any]] | None:
@@ -48,17 +48,11 @@ def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int],
         parts = Parts.of(cube)
         if parts is None or not wanted.known_to(parts, windows.dates):
             return None
-        makers.append(Maker(parts, wanted, rows))
-
-    def sample(windows: Windows, position: int) -> dict[str, Any]:
         try:
-            return makers[int(windows.cube[position])].sample(windows, position)
-        except TensorError as error:
-            error.add_note(f"in step {step}")
-            error.add_note(f"at element {position} (chip {windows.ids[position]})")
-            raise
-
-    return sample
+            makers.append(Maker(parts, wanted, rows))
+        except TensorError:
+            return None
+    return lambda windows, position: makers[int(windows.cube[position])].sample(windows, position)
 
 
 def usable(*, fill: float | None, dtype: Any, time_axis: bool, **tensors: str | Sequence[str]) -> bool:
@@ -126,70 +120,97 @@ class Parts:
 
 
 class Maker:
-    """Makes samples of the chips of one cube."""
+    """Makes samples of the chips of one cube.
+
+    Raises
+    ------
+    TensorError
+        the variables have no common dtype, or it does not hold the fill
+    """
 
     def __init__(self, parts: Parts, wanted: Wanted, rows: Rows) -> None:
         self._parts, self._wanted, self._rows = parts, wanted, rows
-        self._wkt = parts.stacks[0].dataset["spatial_ref"].attrs["crs_wkt"]
+        first = parts.stacks[0]
+        self._wkt = first.dataset["spatial_ref"].attrs["crs_wkt"]
+        self._times = (
+            None if first.stack.times is None else nanoseconds(np.array(first.stack.times, "datetime64[ns]")).numpy()
+        )
         self._stored = {
             name: stored_dtype(name, {v: parts.variables[v].dtype for v in variables}, wanted.dtype(name))
             for name, variables in wanted.tensors.items()
         }
-        # A stack whose variables are a tensor, all of them and in order, is read into that tensor.
-        self._whole: dict[int, str] = {}
-        for name, variables in wanted.tensors.items():
-            part = parts.stacks[parts.owner[variables[0]]]
-            dtypes = {variable.dtype for variable in part.stack.variables}
-            stored = self._stored[name]
-            kept = wanted.dtype(name) in (None, torch.from_numpy(np.empty(0, stored)).dtype)
-            all_of_it = variables == [variable.name for variable in part.stack.variables]
-            if all_of_it and len(dtypes) == 1 and kept and np.can_cast(next(iter(dtypes)), stored, "safe"):
-                self._whole[parts.owner[variables[0]]] = name
+        self._fills = {
+            name: None if wanted.fill is None else checked_fill(name, wanted.fill, stored)
+            for name, stored in self._stored.items()
+            if any(parts.owner[variable] == 0 for variable in wanted.tensors[name])
+        }
+        self._whole = {parts.owner[v[0]]: name for name, v in wanted.tensors.items() if self._holds_a_stack(name)}
+
+    def _holds_a_stack(self, name: str) -> bool:
+        """Say whether a tensor is all variables of a stack, in order, so that the stack can be read into it."""
+        variables = self._wanted.tensors[name]
+        stack = self._parts.stacks[self._parts.owner[variables[0]]].stack
+        dtypes, stored = {variable.dtype for variable in stack.variables}, self._stored[name]
+        kept = self._wanted.dtype(name) in (None, torch.from_numpy(np.empty(0, stored)).dtype)
+        in_order = variables == [variable.name for variable in stack.variables]
+        return in_order and kept and len(dtypes) == 1 and np.can_cast(next(iter(dtypes)), stored, "safe")
 
     def sample(self, windows: Windows, position: int) -> dict[str, Any]:
         """Read a chip, and name its tensors."""
         _, window = windows.window(position)
         blocks: list[Block] = []
-        rows: dict[str, torch.Tensor] = {}
+        made: dict[str, dict[str, torch.Tensor]] = {}
         for i, part in enumerate(self._parts.stacks):
             where = window if i == 0 else Window(window.rows, window.cols)
-            into = None
-            if (name := self._whole.get(i)) is not None:
-                rows[name] = self._row(position, name, part, windows.size, where)
-                into = {part.stack.variables[0].dtype: rows[name].numpy()}
-            blocks.append(part.pixels(where, into=into))
+            if (name := self._whole.get(i)) is None:
+                blocks.append(part.pixels(where))
+            else:
+                made[name], into = self._rows_of(position, name, i, where)
+                blocks.append(part.pixels(where, into=into))
+                self._fill(name, into)
         for join, block in zip(self._parts.joins, blocks[1:], strict=True):
-            join.check_covered(bool(block.valid.all()), window)
+            join.check_covered(block.complete, window)
         sample: dict[str, Any] = {}
         for name in self._wanted.tensors:
-            sample |= self._tensor(name, blocks, rows.get(name))
-        first = self._parts.stacks[0]
-        if first.stack.times is not None:
-            sample["time"] = nanoseconds(np.array(first.stack.times[window.time or slice(None)], "datetime64[ns]"))
+            sample |= made.get(name) or self._stacked(name, blocks)
+        if self._times is not None:
+            sample["time"] = torch.from_numpy(self._times[window.time or slice(None)].copy())
         return sample | self._place(windows, position, window)
 
-    def _row(self, position: int, name: str, part: StackCube, size: tuple[int, int], window: Window) -> torch.Tensor:
-        dates = 1 if part.stack.times is None else len(part.stack.times[window.time or slice(None)])
-        channels = sum(len(variable.labels or ("",)) for variable in part.stack.variables)
-        dtype = torch.from_numpy(np.empty(0, self._stored[name])).dtype
-        return self._rows.row(position, name, (dates, channels, *size), dtype)
+    def _rows_of(self, position: int, name: str, i: int, window: Window) -> tuple[dict[str, torch.Tensor], Block]:
+        """Give the rows of the batch that a stack is read into, as tensors and as a block."""
+        stack = self._parts.stacks[i].stack
+        dates = 1 if stack.times is None else len(stack.times[window.time or slice(None)])
+        height, width = window.rows.stop - window.rows.start, window.cols.stop - window.cols.start
+        shape = (dates, sum(len(variable.labels or ("",)) for variable in stack.variables), height, width)
+        row = self._rows.row(position, name, shape, self._stored[name])
+        valid, dtype = None, stack.variables[0].dtype
+        if i == 0:
+            valid = self._rows.row(position, f"{name}_valid", (dates, height, width), np.dtype(bool))
+        measured = np.empty((dates, height, width), bool) if valid is None else valid.numpy()
+        block = Block({dtype: row.numpy()}, {dtype: scratch("ok", shape, bool)}, measured)
+        return self._named(name, row, valid), block
 
-    def _tensor(self, name: str, blocks: list[Block], row: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Make one tensor, and its validity."""
+    def _fill(self, name: str, block: Block) -> None:
+        """Write the fill where nothing was measured."""
+        number = self._fills.get(name)
+        if number is not None and not block.complete:
+            (pixels,) = block.pixels.values()
+            np.copyto(pixels, number, where=~block.valid[:, None])
+
+    def _stacked(self, name: str, blocks: list[Block]) -> dict[str, torch.Tensor]:
+        """Make one tensor, and its validity, of variables of several blocks, or of some of one."""
+        layers = [self._layer(variable, blocks) for variable in self._wanted.tensors[name]]
+        dtype = self._wanted.dtype(name)
+        return self._named(name, *stacked(name, layers, blocks[0].valid, fill=self._wanted.fill, dtype=dtype))
+
+    def _named(self, name: str, pixels: torch.Tensor, valid: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Name (time, band, y, x) and its validity, without the axes that are not asked for."""
         variables = self._wanted.tensors[name]
-        if row is None:
-            layers = [self._layer(variable, blocks) for variable in variables]
-        else:
-            part = self._parts.owner[variables[0]]
-            layers = [Layer(name, row.numpy(), self._parts.timed(variables[0]), True, joined=part > 0)]
-        made, valid = stacked(
-            name, layers, blocks[0].valid, fill=self._wanted.fill, dtype=self._wanted.dtype(name), owned=row is not None
-        )
-        made = made if row is None else row
-        timed = any(layer.timed for layer in layers)
+        timed = any(self._parts.timed(variable) for variable in variables)
         date = slice(None) if timed and self._wanted.time_axis else 0
         one = name in self._wanted.plain and self._parts.variables[variables[0]].labels is None
-        tensors = {name: made[date, 0 if one else slice(None)]}
+        tensors = {name: pixels[date, 0 if one else slice(None)]}
         return tensors if valid is None else tensors | {f"{name}_valid": valid[date]}
 
     def _layer(self, name: str, blocks: list[Block]) -> Layer:
@@ -199,7 +220,7 @@ class Maker:
 
     def _place(self, windows: Windows, position: int, window: Window) -> dict[str, Any]:
         grown = window.grown(windows.margin)
-        geobox = self._parts.stacks[0].geobox
-        dx, _, x0, _, dy, y0, *_ = geobox.affine @ Affine.translation(grown.cols.start, grown.rows.start)
+        dx, _, x0, _, dy, y0, *_ = self._parts.stacks[0].geobox.affine
+        transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
         shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
-        return place(int(windows.ids[position]), self._wkt, (dx, 0.0, x0, 0.0, dy, y0), shape, windows.margin)
+        return place(int(windows.ids[position]), self._wkt, transform, shape, windows.margin)

@@ -4,7 +4,7 @@ Two kinds. ``cog`` reads tiled GeoTIFFs by byte ranges, where that is proven pix
 all else that GDAL does. `reason` says which a file is read by, and why.
 """
 
-from geopipes.read.files.checks import check_bands, check_header, usable_nodata
+from geopipes.read.files.checks import check_bands, check_header
 from geopipes.read.files.layouts import Array, File, Layout, Level, named
 from geopipes.read.files.opening import close_files, opened, reason, stamp
 
@@ -20,5 +20,4 @@ __all__ = [
     "opened",
     "reason",
     "stamp",
-    "usable_nodata",
 ]

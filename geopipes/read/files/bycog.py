@@ -8,19 +8,23 @@ imagecodecs decodes at 0.7 times GDAL's speed, and LERC, at 1.15 times, where it
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import imagecodecs
 import numpy as np
 
-from geopipes.read.files.checks import usable_nodata
 from geopipes.read.files.layouts import Array, Dtype, File, Layout
 from geopipes.read.files.predictors import undo_differences, undo_float_differences
+from geopipes.read.nodata import usable_nodata
+from geopipes.read.scratch import scratch
 from geopipes.read.sources import Source
+
+LOOK = 0.05
+"""Seconds after which an open file is looked at again: whether it is still the one whose header was read."""
 
 KEPT_OPEN = 256
 """Files that a process keeps open for reading tiles, beside those of GDAL: a quarter of what Linux allows."""
@@ -67,21 +71,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-class _Scratch(threading.local):
-    """Buffers of one thread, used again for each tile: fresh ones cost more than the copy into them."""
-
-    def __init__(self) -> None:
-        self.buffers: dict[str, Array] = {}
-
-    def take(self, use: str, size: int) -> Array:
-        """Give a buffer of a size, bytes; what an earlier call gave for the same use is overwritten."""
-        if use not in self.buffers or self.buffers[use].size < size:
-            self.buffers[use] = np.empty(size, np.uint8)
-        return self.buffers[use][:size]
-
-
 _open: deque[CogFile] = deque()
-_scratch = _Scratch()
 
 
 class CogFile(File):
@@ -96,7 +86,8 @@ class CogFile(File):
         super().__init__(source, signed, layout, reason)
         self._path, self._tiles = path, tiles
         self._descriptor: _Descriptor | None = None
-        self._identity = identity(os.stat(path))
+        self._identity = identity(status := os.stat(path))
+        self._size, self._looked = status.st_size, 0.0
 
     def close(self) -> None:
         """Let go of the file's descriptor; a thread that reads from it just now holds it until it is done."""
@@ -128,15 +119,21 @@ class CogFile(File):
         if count == 0:
             return None
         descriptor = self._opened()
-        there = os.fstat(descriptor.number)
-        if identity(there) != self._identity:
-            raise OSError("the file was written anew while it was open")
-        if offset == 0 or offset + count > there.st_size:
-            raise OSError(f"Read error: {count} bytes at {offset}, of a file of {there.st_size}")
-        data = _scratch.take("stored", count)
+        self._look(descriptor)
+        if offset == 0 or offset + count > self._size:
+            raise OSError(f"Read error: {count} bytes at {offset}, of a file of {self._size}")
+        data = scratch("stored", (count,))
         if os.preadv(descriptor.number, [data.data], offset) != count:
             raise OSError(f"Read error: fewer than {count} bytes could be read at {offset}")
         return data
+
+    def _look(self, descriptor: _Descriptor) -> None:
+        """Make sure, now and then, that the file is what it was when its header was read."""
+        now = monotonic()
+        if now - self._looked > LOOK:
+            if identity(os.fstat(descriptor.number)) != self._identity:
+                raise OSError("the file was written anew while it was open")
+            self._looked = now
 
     def _opened(self) -> _Descriptor:
         descriptor = self._descriptor
@@ -167,7 +164,7 @@ def decode(data: Array, tiles: Tiles, samples: list[int], out: Array) -> None:
     size = rows * cols * tiles.samples * tiles.dtype.itemsize
     # Pixels that need no more than adding up are decoded in place.
     in_place = tiles.samples == 1 and tiles.predictor != 3
-    flat = out[0].reshape(-1).view(np.uint8) if in_place else _scratch.take("decoded", size)
+    flat = out[0].reshape(-1).view(np.uint8) if in_place else scratch("decoded", (size,))
     _inflate(data, tiles.compression, flat)
     pixels = flat.view(tiles.dtype).reshape(rows, cols, tiles.samples)
     if tiles.swapped and tiles.predictor != 3:

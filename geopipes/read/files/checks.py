@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from geopipes.errors import NotGeoreferenced, SourceError
-from geopipes.read.files.layouts import Dtype, Layout, named
+from geopipes.read.files.layouts import Layout, named
 from geopipes.read.placing import applied
 from geopipes.read.sources import Source
 
@@ -64,17 +64,3 @@ def check_bands(layout: Layout, source: Source) -> None:
                 f"{named(source)}: the item states {source.dtype} pixels, the file has {dtype}. "
                 'Write stack(..., headers="file") to go by the files'
             )
-
-
-def usable_nodata(nodata: float | None, dtype: Dtype) -> float | None:
-    """Give nodata as pixels of a dtype hold it; None where they cannot: GDAL would clamp it to one they can."""
-    if dtype.kind == "f":
-        if nodata is None or np.isnan(nodata):
-            return float("nan")
-        with np.errstate(over="ignore"):
-            held = float(dtype.type(nodata))
-        return held if np.isfinite(held) or np.isinf(nodata) else float("nan")
-    if nodata is None or not float(nodata).is_integer():
-        return None
-    bounds = np.iinfo(dtype)
-    return int(nodata) if bounds.min <= nodata <= bounds.max else None

@@ -28,7 +28,7 @@ class Crop(NamedTuple):
     Attributes
     ----------
     pixels : (band, h, w), C-contiguous
-    valid : (band, h, w), bool, C-contiguous
+    valid : (band, h, w), bool, C-contiguous; may be empty for nearest where all bands are whole
     whole : (band,), bool: whether all pixels of a band are valid
     height, width : of the part of ``pixels`` that is image
     row, col : of the first pixel within the image
@@ -71,6 +71,32 @@ class Places(NamedTuple):
     cols: Array
     row_parts: Array
     col_parts: Array
+
+
+@compiled
+def measured(pixels: Array, mask: Array, nodata: Array, free: Array, valid: Array, whole: Array) -> None:
+    """Tell which pixels are measurements.
+
+    Parameters
+    ----------
+    pixels : (band, h, w)
+    mask : (h, w) uint8, 0 where not valid; (0, 0) for none
+    nodata, free : (band,) the value that stands for no measurement in each, and whether there is none
+    valid : (band, h, w), bool, written
+    whole : (band,), bool, whether all are
+    """
+    for band in range(pixels.shape[0]):
+        value, any_value, every = nodata[band], free[band], True
+        for y in range(pixels.shape[1]):
+            line, good = pixels[band, y], valid[band, y]
+            for x in range(len(line)):  # NaN is not itself
+                good[x] = ((line[x] != value) | any_value) & (line[x] == line[x])
+            if mask.shape[0] > 0:
+                for x in range(len(line)):
+                    good[x] = good[x] & (mask[y, x] != 0)
+            for x in range(len(line)):
+                every &= good[x]
+        whole[band] = every
 
 
 @compiled

@@ -1,8 +1,9 @@
 """Where pixels of a root grid lie in a raster: exact at the nodes of a lattice, interpolated where that is as good.
 
 The lattice hangs on the root grid and each of its cells is judged by itself, so that a pixel's place never depends
-on the window it is asked for in. A cell is interpolated where it differs from PROJ by less than `TOLERANCE` at its
-centre and the middles of its edges; else it is halved, and at last each pixel is projected.
+on the window it is asked for in. A cell has 5 x 5 exact points: it is interpolated between 3 x 3 of them, by
+parabolas, where that meets the others within `TOLERANCE`; else its 16 parts are judged, and at last each pixel is
+projected.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from geopipes.read.warps.compiling import compiled
-from geopipes.read.warps.operations import unprojected
+from geopipes.read.scratch import scratch
+from geopipes.read.warps.compiling import brief, compiled
 from geopipes.read.warps.pairs import Pair
-from geopipes.read.warps.roots import Array, Root
+from geopipes.read.warps.roots import Array
 
 BITS = 12
 """Binary digits after the point of a raster coordinate: rounding to them decides ties."""
@@ -25,20 +26,17 @@ ONE = 1 << BITS
 NOWHERE = -(1 << 60)
 """The coordinate of a pixel that has no place in the raster."""
 
-SIZES = (32, 16, 8, 4)
-"""Pixels a side of a lattice's cells; below, projecting each pixel costs less than judging the cell."""
+SIZES = (256, 64, 16, 4)
+"""Pixels a side of a lattice's cells, the first about a chip; below, projecting each pixel costs less."""
+
+PARTS = 4
+"""Parts of a cell's side that are judged where it is not good enough, and between its exact points."""
 
 TOLERANCE = 1 / ONE
 """Raster pixels by which interpolation may miss PROJ where a cell is judged; 0.01 is promised everywhere."""
 
-BLOCK = 8
-"""Cells a side that are projected at once and kept: 256 px, about a chip."""
-
-NODES = 2 * BLOCK + 1
-"""Exact points a side of a block: corners of cells and the middles between them."""
-
-KEPT_BLOCKS = 4096
-"""Blocks kept, 4.6 kB each: the nodes of 27 scenes of 3,000 px, or of two of 10,980 px."""
+KEPT_CELLS = 16384
+"""Cells kept, about 0.7 kB each: those of 100 scenes of 3,000 px."""
 
 Span = tuple[int, int]
 """First index, and the one past the last, of the root grid."""
@@ -55,10 +53,11 @@ def positions(pair: Pair, rows: Span, cols: Span, at: float) -> Array:
 
     Returns
     -------
-    (2, y, x), int64: row and col coordinates [2^-12 px of the raster], `NOWHERE` where there is no place
+    (2, y, x), int64: row and col coordinates [2^-12 px of the raster], `NOWHERE` where there is no place; the
+    thread's next call overwrites them
     """
     height, width = rows[1] - rows[0], cols[1] - cols[0]
-    places: Array = np.full((2, height, width), NOWHERE, np.int64)
+    places = scratch("places", (2, height, width), np.int64)
     if pair.separable:
         row, col = axes(pair, rows, cols, at)
         places[0], places[1] = row[:, None], col
@@ -69,11 +68,10 @@ def positions(pair: Pair, rows: Span, cols: Span, at: float) -> Array:
             points = _points(pair, tops, lefts, size)
         failed = np.zeros(len(tops), bool)
         fill(points, tops, lefts, size, rows[0], cols[0], at, places, failed)
-        tops, lefts = _quarters(tops[failed], lefts[failed], size // 2, rows, cols)
-        if len(tops) == 0:
+        if not failed.any():
             return places
-    y, x = _quarters(tops, lefts, SIZES[-1] // 4, rows, cols)
-    places[:, y - rows[0], x - cols[0]] = rounded(np.stack(pair.exact(y + at, x + at)))
+        tops, lefts = _smaller(tops[failed], lefts[failed], size // PARTS, rows, cols)
+    places[:, tops - rows[0], lefts - cols[0]] = rounded(np.stack(pair.exact(tops + at, lefts + at)))
     return places
 
 
@@ -114,47 +112,32 @@ def rounded(coordinates: Array) -> Array:
 def _cells(pair: Pair, rows: Span, cols: Span) -> tuple[Array, Array, Array]:
     """Give the largest cells that hold any of a window: their tops, lefts and points, as `_points` does."""
     size = SIZES[0]
-    top, left = _starts(rows, size * BLOCK), _starts(cols, size * BLOCK)
-    step = NODES - 1
-    world = np.empty((2, len(top) * step + 1, len(left) * step + 1))
-    for i, y in enumerate(top):
-        for j, x in enumerate(left):
-            world[:, i * step : (i + 1) * step + 1, j * step : (j + 1) * step + 1] = _block(
-                pair.root, pair.definition, y, x
-            )
-    down, across = np.array(_starts(rows, size)), np.array(_starts(cols, size))
-    tops, lefts = np.repeat(down, len(across)), np.tile(across, len(down))
-    at_y = (2 * (tops - top.start) // size)[:, None, None] + np.arange(3)[:, None]
-    at_x = (2 * (lefts - left.start) // size)[:, None, None] + np.arange(3)
-    return tops, lefts, np.stack(pair.on_raster(world[0, at_y, at_x], world[1, at_y, at_x]), axis=1)
+    down, across = (range(span[0] // size * size, span[1], size) for span in (rows, cols))
+    points = np.stack([_cell(pair, top, left) for top in down for left in across])
+    return np.repeat(down, len(across)), np.tile(across, len(down)), points
 
 
-def _starts(indices: Span, size: int) -> range:
-    """Give where cells of a size begin that hold any of a range of indices."""
-    return range(indices[0] // size * size, indices[1], size)
-
-
-@lru_cache(maxsize=KEPT_BLOCKS)
-def _block(root: Root, definition: str, top: int, left: int) -> Array:
-    """Give x and y in the raster's CRS at the nodes of a block of cells, (2, 17, 17)."""
-    ticks = np.arange(NODES) * (SIZES[0] // 2)
-    y, x = np.meshgrid((top + ticks).astype(np.float64), (left + ticks).astype(np.float64), indexing="ij")
-    return np.stack(unprojected(definition, *root.world(y, x)))
+@lru_cache(maxsize=KEPT_CELLS)
+def _cell(pair: Pair, top: int, left: int) -> Array:
+    """Give the points of one of the largest cells, (2, 5, 5)."""
+    points: Array = _points(pair, np.array([top]), np.array([left]), SIZES[0])[0]
+    return points
 
 
 def _points(pair: Pair, tops: Array, lefts: Array, size: int) -> Array:
-    """Give raster coordinates at corners, middles of edges and centre of cells: (cell, 2, 3, 3)."""
-    ticks = np.array([0.0, 0.5, 1.0]) * size
-    shape = (len(tops), 3, 3)
+    """Give raster coordinates at 5 x 5 points of cells, from corner to corner: (cell, 2, 5, 5), row and col."""
+    ticks = np.linspace(0, size, PARTS + 1)
+    shape = (len(tops), len(ticks), len(ticks))
     y = np.broadcast_to(tops[:, None, None] + ticks[:, None], shape)
     x = np.broadcast_to(lefts[:, None, None] + ticks, shape)
     return np.stack(pair.exact(y, x), axis=1)
 
 
-def _quarters(tops: Array, lefts: Array, size: int, rows: Span, cols: Span) -> tuple[Array, Array]:
-    """Give the cells of a size, a half of the given ones' a side, that hold any of a window."""
-    tops = (tops[:, None] + np.array([0, 0, size, size])).ravel()
-    lefts = (lefts[:, None] + np.array([0, size, 0, size])).ravel()
+def _smaller(tops: Array, lefts: Array, size: int, rows: Span, cols: Span) -> tuple[Array, Array]:
+    """Give the cells of a size, a quarter of the given ones' a side, that hold any of a window."""
+    parts = np.arange(PARTS) * size
+    tops = (tops[:, None] + np.repeat(parts, PARTS)).ravel()
+    lefts = (lefts[:, None] + np.tile(parts, PARTS)).ravel()
     met = (tops < rows[1]) & (tops + size > rows[0]) & (lefts < cols[1]) & (lefts + size > cols[0])
     return tops[met], lefts[met]
 
@@ -167,7 +150,7 @@ def fill(
 
     Parameters
     ----------
-    points : (cell, 2, 3, 3): row and col coordinates at corners, middles of edges and centre
+    points : (cell, 2, 5, 5): row and col coordinates
     tops, lefts : (cell,) root indices of the cells' first pixels
     size : pixels a side of each
     row, col : root indices of the window's first pixel
@@ -184,17 +167,18 @@ def fill(
         first, last = max(left, 0), min(left + size, places.shape[2])
         for y in range(max(top, 0), min(top + size, places.shape[1])):
             for axis in range(2):
-                begin, end = _edges(points[k, axis], (y - top + at) * part)
+                start, slope, bend = _line(points[k, axis], (y - top + at) * part)
                 line = places[axis, y, first:last]  # indices that cannot be negative run twice as fast
                 for x in range(len(line)):
-                    line[x] = _fixed(begin + (end - begin) * ((x + first - left + at) * part))
+                    along = (x + first - left + at) * part
+                    line[x] = math.floor((start + along * (slope + along * bend)) * ONE + 0.5)
 
 
-@compiled
+@brief
 def span(points: Array, tops: Array, lefts: Array, size: int, rows: Span, cols: Span, at: float, bounds: Array) -> bool:
-    """Find the bounds of a window's coordinates as `fill` would; False where a cell bends too much.
+    """Find the bounds of a window's coordinates as `fill` would, or a little wider; False where a cell bends too much.
 
-    Interpolated coordinates are extreme at the first and last pixel of a cell's rows and columns.
+    A parabola leaves its chord by no more than at its middle, so that the corners of each cell's share tell.
     """
     bounds[0] = bounds[2] = -NOWHERE
     bounds[1] = bounds[3] = NOWHERE
@@ -202,41 +186,39 @@ def span(points: Array, tops: Array, lefts: Array, size: int, rows: Span, cols: 
     for k in range(len(tops)):
         if _bent(points[k]):
             return False
-        for y in (max(tops[k], rows[0]), min(tops[k] + size, rows[1]) - 1):
-            for axis in range(2):
-                begin, end = _edges(points[k, axis], (y - tops[k] + at) * part)
+        for axis in range(2):
+            p, sag = points[k, axis], 0.0
+            for i in range(0, PARTS + 1, PARTS // 2):
+                sag = max(sag, abs(p[i, 2] - 0.5 * (p[i, 0] + p[i, 4])) + abs(p[2, i] - 0.5 * (p[0, i] + p[4, i])))
+            for y in (max(tops[k], rows[0]), min(tops[k] + size, rows[1]) - 1):
+                start, slope, bend = _line(p, (y - tops[k] + at) * part)
                 for x in (max(lefts[k], cols[0]), min(lefts[k] + size, cols[1]) - 1):
-                    place = _fixed(begin + (end - begin) * ((x - lefts[k] + at) * part))
-                    bounds[2 * axis] = min(bounds[2 * axis], place)
-                    bounds[2 * axis + 1] = max(bounds[2 * axis + 1], place)
+                    along = (x - lefts[k] + at) * part
+                    place = start + along * (slope + along * bend)
+                    # Twice: rows between the nodes sag by a little more than those at them.
+                    bounds[2 * axis] = min(bounds[2 * axis], math.floor((place - 2 * sag) * ONE + 0.5))
+                    bounds[2 * axis + 1] = max(bounds[2 * axis + 1], math.floor((place + 2 * sag) * ONE + 0.5))
     return True
 
 
-@compiled
-def _fixed(place: float) -> int:
-    """Round a coordinate to fixed point, halves up."""
-    return math.floor(place * ONE + 0.5)
+@brief
+def _line(p: Array, down: float) -> tuple[float, float, float]:
+    """Give one coordinate along a row of a cell, as start + along * (slope + along * bend), along being 0 to 1."""
+    left = p[0, 0] + down * ((4 * p[2, 0] - 3 * p[0, 0] - p[4, 0]) + down * 2 * (p[0, 0] - 2 * p[2, 0] + p[4, 0]))
+    mid = p[0, 2] + down * ((4 * p[2, 2] - 3 * p[0, 2] - p[4, 2]) + down * 2 * (p[0, 2] - 2 * p[2, 2] + p[4, 2]))
+    right = p[0, 4] + down * ((4 * p[2, 4] - 3 * p[0, 4] - p[4, 4]) + down * 2 * (p[0, 4] - 2 * p[2, 4] + p[4, 4]))
+    return left, 4 * mid - 3 * left - right, 2 * (left - 2 * mid + right)
 
 
-@compiled
-def _edges(p: Array, down: float) -> tuple[float, float]:
-    """Interpolate one coordinate along the left and the right edge of a cell."""
-    return p[0, 0] + (p[2, 0] - p[0, 0]) * down, p[0, 2] + (p[2, 2] - p[0, 2]) * down
-
-
-@compiled
+@brief
 def _bent(point: Array) -> bool:
-    """Say whether interpolation between a cell's corners misses an exact point; one that is NaN is missed."""
+    """Say whether interpolation between a cell's nodes misses any exact point; one that is NaN is missed."""
     for axis in range(2):
         p = point[axis]
-        top, bottom = (p[0, 0] + p[0, 2]) * 0.5, (p[2, 0] + p[2, 2]) * 0.5
-        left, right = (p[0, 0] + p[2, 0]) * 0.5, (p[0, 2] + p[2, 2]) * 0.5
-        if not (
-            abs(top - p[0, 1]) <= TOLERANCE
-            and abs(bottom - p[2, 1]) <= TOLERANCE
-            and abs(left - p[1, 0]) <= TOLERANCE
-            and abs(right - p[1, 2]) <= TOLERANCE
-            and abs((top + bottom) * 0.5 - p[1, 1]) <= TOLERANCE
-        ):
-            return True
+        for i in range(PARTS + 1):
+            start, slope, bend = _line(p, i / PARTS)
+            for j in range(PARTS + 1):
+                along = j / PARTS
+                if not abs(start + along * (slope + along * bend) - p[i, j]) <= TOLERANCE:
+                    return True
     return False

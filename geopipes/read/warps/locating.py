@@ -19,8 +19,8 @@ from geopipes.read.warps.weights import radius
 
 RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
 
-KEPT_BYTES = 64 * 2**20
-"""Bytes of located windows that are kept: about 130 chips of 224 px."""
+RECENT = 4
+"""Located windows that each thread keeps: of the few grids that the rasters of a chip have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +53,6 @@ class Located:
     col_parts: Array
     corners: tuple[Array, Array]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(a.nbytes for a in (self.rows, self.cols, self.row_parts, self.col_parts, *self.corners))
-
 
 def located(
     raster: GeoBox, grid: GeoBox, rows: slice, cols: slice, resampling: str, scale: tuple[float, float]
@@ -82,10 +77,10 @@ def located(
     """
     pair, down, across = _asked(raster, grid, rows, cols, resampling, scale)
     key = pair, down, across, resampling, scale
-    if (kept := _kept.get(key)) is not None:
+    if (kept := _recent.get(key)) is not None:
         return kept
     where = (_areas if resampling in ("average", "mode") else _centres)(pair, down, across, resampling, scale)
-    _kept.put(key, where)
+    _recent.put(key, where)
     return where
 
 
@@ -113,31 +108,25 @@ def touched(
     return _window(pair, held, _margins(resampling, scale))
 
 
-class _Kept:
-    """Located windows, those used last at the end, up to a number of bytes."""
+class _Recent(threading.local):
+    """The windows that this thread located last: the dates of a chip follow each other."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._bytes, self._lock = limit, 0, threading.Lock()
-        self._places: OrderedDict[tuple[Any, ...], Located] = OrderedDict()
+    def __init__(self) -> None:
+        self.places: OrderedDict[tuple[Any, ...], Located] = OrderedDict()
 
     def get(self, key: tuple[Any, ...]) -> Located | None:
-        with self._lock:
-            where = self._places.get(key)
-            if where is not None:
-                self._places.move_to_end(key)
-            return where
+        where = self.places.get(key)
+        if where is not None:
+            self.places.move_to_end(key)
+        return where
 
     def put(self, key: tuple[Any, ...], where: Located) -> None:
-        with self._lock:
-            if key in self._places:  # another thread was faster
-                return
-            self._places[key] = where
-            self._bytes += where.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._places.popitem(last=False)[1].nbytes
+        self.places[key] = where
+        if len(self.places) > RECENT:
+            self.places.popitem(last=False)
 
 
-_kept = _Kept(KEPT_BYTES)
+_recent = _Recent()
 
 
 def _asked(

@@ -25,7 +25,7 @@ FAR = 2.0**40
 """Pixels from a raster beyond which a place is nowhere: fixed-point coordinates stay within 64 bits."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one for each raster and root: told apart by identity, cheaply
 class Pair:
     """How pixel coordinates of a root grid become those of a raster.
 

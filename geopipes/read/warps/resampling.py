@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from geopipes.errors import GridError
+from geopipes.read.nodata import marks
+from geopipes.read.scratch import scratch
 from geopipes.read.warps.areas import average, mode
-from geopipes.read.warps.kernels import Crop, Kernel, Places, nearest, partly, weighed
+from geopipes.read.warps.kernels import Crop, Kernel, Places, measured, nearest, partly, weighed
 from geopipes.read.warps.locating import Located
 from geopipes.read.warps.roots import Array
 from geopipes.read.warps.splitting import PARTS
@@ -22,6 +24,11 @@ SAMPLES = 2
 
 LEAST_HALVINGS, MOST_HALVINGS = 2, 6
 """Of a grid pixel's sides, for samples: 4 x 4 tell sixteenths, 64 x 64 see all of a raster 32 times finer."""
+
+NO_MASK: Array = np.empty((0, 0), np.uint8)
+
+NO_VALID: Array = np.empty((0, 0, 0), np.bool_)
+"""Stands for the validity of a crop all of whose pixels are measurements."""
 
 
 def resample(
@@ -144,17 +151,14 @@ def _crop(
             f"one of {where.image}, and there are {len(pixels)} bands"
         )
     pixels = np.ascontiguousarray(pixels)
-    valid = np.ones(pixels.shape, np.bool_)
-    if pixels.dtype.kind == "f":
-        np.logical_not(np.isnan(pixels), out=valid)
-    for band, value in enumerate(nodata):
-        if (missing := _held(value, pixels.dtype)) is not None:
-            valid[band] &= pixels[band] != missing
-    if mask is not None:
-        np.logical_and(valid, mask, out=valid)
+    values, marked = marks(tuple(nodata), pixels.dtype)
+    valid, whole = NO_VALID, np.ones(len(pixels), np.bool_)
+    plain = pixels.dtype.kind != "f" and mask is None and not marked.any()
+    if not (plain and where.resampling == "nearest"):
+        valid = scratch("valid", pixels.shape, np.bool_)
+        measured(pixels, NO_MASK if mask is None else mask, values, ~marked, valid, whole)
     (height, width), (row, col) = where.image, origin
     height, width = min(pixels.shape[1], height - row), min(pixels.shape[2], width - col)
-    whole = np.asarray(valid.all(axis=(1, 2)))
     return Crop(pixels, valid, whole, height, width, row, col, where.period)
 
 
@@ -176,17 +180,6 @@ def _check(where: Located, crop: Crop, out: Array, ok: Array) -> None:
             f"out {out.shape} of {out.dtype} and ok {ok.shape}; both are needed as {shape} (band, y, x), and a dtype "
             f"that holds {crop.pixels.dtype}"
         )
-
-
-def _held(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Give nodata as a dtype holds it; None where there is none, or no pixel can be equal to it."""
-    if value is None or value != value:
-        return None
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return dtype.type(value)
-    bounds = np.iinfo(dtype)
-    return dtype.type(value) if bounds.min <= value <= bounds.max and int(value) == value else None
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[int, int] | tuple[float, float] | tuple[None, None]:
