@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -31,6 +31,8 @@ class Windows(Sequence[Any]):
     cube, time, row, col : (n,) the cube, and the first date, row and column of each window
     left_out : windows that some source does not cover, or whose place belongs to another zone
     steps : what happens to each chip, recorded
+    columns : (n,) each, what is known of the windows beyond their place: a split's name, the probability with which
+        a window was drawn, what was measured
     """
 
     cubes: tuple[Cube, ...]
@@ -44,6 +46,7 @@ class Windows(Sequence[Any]):
     col: Indices
     left_out: int = 0
     steps: tuple[Step, ...] = ()
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,8 +69,9 @@ class Windows(Sequence[Any]):
     def take(self, positions: npt.ArrayLike) -> Windows:
         """Give the plan of these positions, in this order."""
         pick = np.asarray(positions, dtype=np.int64)
-        columns = {name: getattr(self, name)[pick] for name in ("ids", "cube", "time", "row", "col")}
-        return replace(self, left_out=0, **columns)
+        places = {name: getattr(self, name)[pick] for name in ("ids", "cube", "time", "row", "col")}
+        columns = {name: column[pick] for name, column in self.columns.items()}
+        return replace(self, left_out=0, columns=columns, **places)
 
     def map(self, step: Step) -> Windows:
         """Record a step; a step that needs neighbours uses the margin.
