@@ -12,6 +12,9 @@ from benchmarks.jobs import Job, job
 from benchmarks.needs import unique
 from benchmarks.world import World
 
+FULL = 0.98
+"""Of its budget that a cache holds when it is full: tiles are not of one size."""
+
 
 def geopipes(
     world: World, *, name: str, order: str, threads: int, chips: int | None = None, cache: int | None = None
@@ -26,8 +29,8 @@ def geopipes(
 
     asked = job(name, world)
     batches = asked.chain(order=order, threads=threads, cache=cache)
-    warm(batches)
-    shared().clear()
+    warm(batches, asked.cache if cache is None else cache)
+    shared().forget()
     before = shared().counts
     started, cpu = time.perf_counter(), time.process_time()
     done = 0
@@ -43,10 +46,14 @@ def geopipes(
     }  # fmt: skip
 
 
-def warm(batches: Any) -> None:
-    """Take one batch: kernels are loaded, files opened."""
+def warm(batches: Any, cache: int) -> None:
+    """Take batches until the cache is full, or all are taken: kernels are loaded, files opened, memory is in use."""
+    from geopipes.read.tiles import shared
+
     running = iter(batches)
-    next(running)
+    for _ in running:
+        if shared().counts.held > FULL * cache:
+            break
     running.close()
 
 

@@ -101,7 +101,7 @@ class Job:
             tensors["label"] = "crop"
         plan = cubes.chip(CHIP, time=self.dates)
         if order != "sequential":
-            plan = plan.shuffle(seed=seed, exact=order == "random")
+            plan = plan.shuffle(seed=seed, exact=order == "random", lanes=self.batch)
         read = plan.read(threads=threads, cache=self.cache if cache is None else cache)
         return read.tensor(fill=0, **tensors).batch(self.batch)
 

@@ -18,7 +18,7 @@ def scaling(world: World, *, order: str, threads: int) -> dict[str, Any]:
     Returns
     -------
     decodes for each chip and band, under base, scenes, bands and chips (a second epoch, which finds what
-    the first left in the cache); growth : the largest, relative to the base
+    the first left in the cache); growth : the largest change, relative to the base
     """
     whole = replace(job("same-grid", world), label=None)
     scenes, bands = len(whole.items) // 2, len(whole.bands) // 2
@@ -30,7 +30,7 @@ def scaling(world: World, *, order: str, threads: int) -> dict[str, Any]:
         "chips": _decodes(whole.part(items=scenes, bands=bands), order, threads, cache * bands, epochs=2),
     }
     base = counted["base"]
-    return {**counted, "growth": max(value / base - 1 for value in counted.values())}
+    return {**counted, "growth": max(abs(value / base - 1) for value in counted.values())}
 
 
 def _decodes(asked: Job, order: str, threads: int, cache: int, *, epochs: int = 1) -> float:

@@ -60,8 +60,8 @@ class Size:
     tile : side of the files' tiles [px]
     """
 
-    rows: int = 2
-    pixels: int = 6144
+    rows: int = 4
+    pixels: int = 7680
     bands: int = 7
     dates: int = 24
     series_bands: int = 4

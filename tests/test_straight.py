@@ -80,6 +80,26 @@ def test_rows_of_a_batch_are_written_in_place(land: Synthetic) -> None:
     np.testing.assert_array_equal(torch.cat(kept), torch.stack([s["image"] for s in every if odd(s)]))
 
 
+def test_memory_of_a_batch_is_another_ones_only_when_nobody_holds_it(land: Synthetic) -> None:
+    batches = plan(land, time=1).read(threads=1).tensor(image=["red", "nir", "scl"], fill=0).batch(1)
+    every = [batch["image"].clone() for batch in batches]
+    assert len(every) == 8
+    views: list[Any] = []
+    addresses = []
+    for k, batch in enumerate(batches):
+        addresses.append(batch["image"].data_ptr())
+        torch.testing.assert_close(batch["image"], every[k], rtol=0, atol=0)
+        if k == 0:
+            views.append(batch["image"][0, :, 1:])
+        if k == 1:
+            views.append(batch["image"].numpy()[0])
+        if k == 2:
+            views.append(batch["image"].detach().transpose(-1, -2))
+    assert len({*addresses}) < len(addresses)
+    for view, expected in zip(views, [every[0][0, :, 1:], every[1][0], every[2].mT], strict=True):
+        np.testing.assert_array_equal(np.asarray(view), expected.numpy())
+
+
 def odd(sample: Any) -> bool:
     return bool(sample["chip"] % 2)
 

@@ -26,4 +26,5 @@ def scratch(role: str, shape: tuple[int, ...], dtype: Any = np.uint8) -> Array:
     held = _scratch.buffers.get(role)
     if held is None or len(held) < size:
         held = _scratch.buffers[role] = np.empty(size, np.uint8)
-    return held[:size].view(dtype).reshape(shape)
+    array: Array = held[:size].view(dtype).reshape(shape)
+    return array

@@ -16,7 +16,7 @@ import torch
 MARK = "geopipes_rows"
 """The attribute of a tensor that was made to be a batch: no other tensor is handed out whole for its rows."""
 
-FREE = 4
+FREE = 2
 """Batches whose memory is kept for others, of each size."""
 
 Buffer = npt.NDArray[np.uint8]
@@ -36,11 +36,13 @@ class Rows:
 
     def __init__(self, size: int, total: int) -> None:
         self._size, self._total, self._lock = size, total, Lock()
-        self._begun: dict[tuple[int, str], tuple[torch.Tensor, set[int]]] = {}
+        self._begun: dict[tuple[int, str], tuple[torch.Tensor, npt.NDArray[Any], set[int]]] = {}
         self._free: dict[int, deque[Buffer]] = {}  # by bytes
 
-    def row(self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Give the place of a sample's tensor, holding anything.
+    def row(
+        self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+        """Give the place of a sample's tensor, holding anything: as a tensor and as an array.
 
         Parameters
         ----------
@@ -56,17 +58,19 @@ class Rows:
                 begun = self._begun.get(key)
                 if begun is None:
                     members = min(self._size, self._total - group * self._size)
-                    begun = self._begun[key] = self._batch((members, *shape), dtype), set(range(members))
-        batch, left = begun
+                    begun = self._begun[key] = (*self._batch((members, *shape), dtype), set(range(members)))
+        batch, array, left = begun
         left.discard(index)
         if not left:
             self._begun.pop(key, None)
-        row = batch[index]
-        alone = row.shape != shape or row.numpy().dtype != dtype
-        return torch.from_numpy(np.empty(shape, dtype)) if alone else row
+        row = array[index]
+        if row.shape == shape and row.dtype == dtype:
+            return batch[index], row
+        row = np.empty(shape, dtype)
+        return torch.from_numpy(row), row
 
-    def _batch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Make a tensor, of memory that was a batch's where there is some."""
+    def _batch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+        """Make a tensor and its array, of memory that was a batch's where there is some."""
         size = prod(shape) * dtype.itemsize
         free = self._free.setdefault(size, deque(maxlen=FREE))
         buffer = free.pop() if free else np.empty(size, np.uint8)
@@ -74,7 +78,7 @@ class Rows:
         finalize(array, free.append, buffer).atexit = False  # the array lives as long as any tensor of its memory
         batch = torch.from_numpy(array)
         setattr(batch, MARK, True)
-        return batch
+        return batch, batch.numpy()
 
 
 def gathered(values: Sequence[torch.Tensor]) -> torch.Tensor | None:

@@ -24,6 +24,8 @@ from geopipes.tensors.rows import Rows
 from geopipes.tensors.samples import check_names
 from geopipes.tensors.stacking import checked_fill, stacked, stored_dtype
 
+BOOL = np.dtype(bool)
+
 
 def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int], dict[str, Any]] | None:
     """Give what reads the chip at a position to the very sample that the step ``tensor`` makes of its Dataset.
@@ -144,7 +146,15 @@ class Maker:
             for name, stored in self._stored.items()
             if any(parts.owner[variable] == 0 for variable in wanted.tensors[name])
         }
+        self._picks = {name: self._pick(name) for name in wanted.tensors}
         self._whole = {parts.owner[v[0]]: name for name, v in wanted.tensors.items() if self._holds_a_stack(name)}
+
+    def _pick(self, name: str) -> tuple[int | None, int | None]:
+        """Give the place along time and bands where a tensor has no such axis; None for the whole axis."""
+        variables = self._wanted.tensors[name]
+        timed = any(self._parts.timed(variable) for variable in variables)
+        one = name in self._wanted.plain and self._parts.variables[variables[0]].labels is None
+        return None if timed and self._wanted.time_axis else 0, 0 if one else None
 
     def _holds_a_stack(self, name: str) -> bool:
         """Say whether a tensor is all variables of a stack, in order, so that the stack can be read into it."""
@@ -183,13 +193,13 @@ class Maker:
         dates = 1 if stack.times is None else len(stack.times[window.time or slice(None)])
         height, width = window.rows.stop - window.rows.start, window.cols.stop - window.cols.start
         shape = (dates, sum(len(variable.labels or ("",)) for variable in stack.variables), height, width)
-        row = self._rows.row(position, name, shape, self._stored[name])
-        valid, dtype = None, stack.variables[0].dtype
+        row, pixels = self._rows.row(position, name, shape, self._stored[name])
         if i == 0:
-            valid = self._rows.row(position, f"{name}_valid", (dates, height, width), np.dtype(bool))
-        measured = np.empty((dates, height, width), bool) if valid is None else valid.numpy()
-        block = Block({dtype: row.numpy()}, {dtype: scratch("ok", shape, bool)}, measured)
-        return self._named(name, row, valid), block
+            valid, measured = self._rows.row(position, f"{name}_valid", (dates, height, width), BOOL)
+        else:
+            valid, measured = None, scratch("joined", (dates, height, width), BOOL)
+        dtype = stack.variables[0].dtype
+        return self._named(name, row, valid), Block({dtype: pixels}, {dtype: scratch("ok", shape, BOOL)}, measured)
 
     def _fill(self, name: str, block: Block) -> None:
         """Write the fill where nothing was measured."""
@@ -206,12 +216,12 @@ class Maker:
 
     def _named(self, name: str, pixels: torch.Tensor, valid: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Name (time, band, y, x) and its validity, without the axes that are not asked for."""
-        variables = self._wanted.tensors[name]
-        timed = any(self._parts.timed(variable) for variable in variables)
-        date = slice(None) if timed and self._wanted.time_axis else 0
-        one = name in self._wanted.plain and self._parts.variables[variables[0]].labels is None
-        tensors = {name: pixels[date, 0 if one else slice(None)]}
-        return tensors if valid is None else tensors | {f"{name}_valid": valid[date]}
+        date, band = self._picks[name]
+        pixels = pixels if date is None else pixels[0]
+        tensors = {name: pixels if band is None else pixels.select(-3, 0)}
+        if valid is not None:
+            tensors[f"{name}_valid"] = valid if date is None else valid[0]
+        return tensors
 
     def _layer(self, name: str, blocks: list[Block]) -> Layer:
         part, variable = self._parts.owner[name], self._parts.variables[name]

@@ -170,6 +170,12 @@ class Tiles:
             while self._shrink():
                 pass
 
+    def forget(self) -> None:
+        """Forget all tiles but those that are held at this moment; their memory stays, for the next ones."""
+        with self._lock:
+            while (tile := self._ranking.farthest()) is not None:
+                self._drop(tile)
+
     def _pin(self, wanted: Sequence[Wanted], uses: Uses | None, pinned: list[_Tile]) -> list[_Job]:
         """Pin all tiles, then find buffers for new ones; give the parts that are not decoded."""
         missing: list[_Job] = []

@@ -10,13 +10,18 @@ a condition; and each helper that is called adds to the time of compiling.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geopipes.read.warps.compiling import compiled
+from geopipes.read.warps.lattices import BITS, ONE, between
 from geopipes.read.warps.roots import Array
 from geopipes.read.warps.splitting import OUTSIDE
+
+FAR = 1 << 42
+"""Coordinates beyond which a place is outside whatever the raster: what is less fits 32 bits, counted in pixels."""
 
 Number = Any
 """An int, a float or None: for each type a kernel is compiled anew, and does what suits it."""
@@ -64,6 +69,23 @@ class Kernel(NamedTuple):
     sums: Array
 
 
+class Cells(NamedTuple):
+    """Cells of the lattice that hold a window, as `geopipes.read.warps.lattices.fill` takes them.
+
+    Attributes
+    ----------
+    points, tops, lefts, size : of the cells
+    row, col : root indices of the window's first pixel
+    """
+
+    points: Array
+    tops: Array
+    lefts: Array
+    size: int
+    row: int
+    col: int
+
+
 class Places(NamedTuple):
     """Where the centres of a window's pixels lie in the image, all (y, x): as in `Located`."""
 
@@ -100,20 +122,26 @@ def measured(pixels: Array, mask: Array, nodata: Array, free: Array, valid: Arra
 
 
 @compiled
-def nearest(crop: Crop, rows: Array, cols: Array, out: Array, ok: Array) -> None:
+def nearest(crop: Crop, rows: Array, cols: Array, cells: Cells, out: Array, ok: Array) -> None:
     """Take the pixel that holds each centre.
 
     Parameters
     ----------
     crop : the raster
-    rows, cols : (y, x), of the image
+    rows, cols : (y, x), of the image; empty where ``cells`` tell
+    cells : of the lattice, all good, if there are any: places are then worked out line by line
     out, ok : (band, y, x), written where not yet ok and now valid
     """
     width, corner, last = out.shape[2], (crop.row, crop.col), (crop.height - 1, crop.width - 1)
     at, within, found = np.empty(width, np.uint32), np.empty(width, np.bool_), np.empty(width, np.bool_)
     values = np.empty(width, crop.pixels.dtype)
+    line_rows, line_cols = np.empty(width, np.int32), np.empty(width, np.int32)
     for y in range(out.shape[1]):
-        _placed(rows[y], cols[y], corner, last, crop.pixels.shape[2], at, within)
+        if len(cells.tops) > 0:
+            _line_of_cells(cells, y, line_rows, line_cols)
+            _placed(line_rows, line_cols, corner, last, crop.pixels.shape[2], at, within)
+        else:
+            _placed(rows[y], cols[y], corner, last, crop.pixels.shape[2], at, within)
         for band in range(out.shape[0]):
             plane, valid = crop.pixels[band].reshape(-1), crop.valid[band].reshape(-1)
             for x in range(width):
@@ -123,6 +151,28 @@ def nearest(crop: Crop, rows: Array, cols: Array, out: Array, ok: Array) -> None
                 for x in range(width):
                     found[x] = within[x] & valid[at[x]]
             _selected(values, found, out[band, y], ok[band, y])
+
+
+@compiled
+def _line_of_cells(cells: Cells, y: int, rows: Array, cols: Array) -> None:
+    """Give the pixels that hold the centres of a window's row, `OUTSIDE` for those far beyond the raster."""
+    part = 1.0 / cells.size
+    for k in range(len(cells.tops)):
+        top, left = cells.tops[k] - cells.row, cells.lefts[k] - cells.col
+        if not top <= y < top + cells.size:
+            continue
+        first, last = max(left, 0), min(left + cells.size, len(rows))
+        down = (y - top + 0.5) * part
+        row, row_slope, row_bend = between(cells.points[k, 0], down)
+        col, col_slope, col_bend = between(cells.points[k, 1], down)
+        line_rows, line_cols = rows[first:last], cols[first:last]
+        for x in range(len(line_rows)):
+            along = (x + first - left + 0.5) * part
+            at_row = math.floor((row + along * (row_slope + along * row_bend)) * ONE + 0.5)
+            at_col = math.floor((col + along * (col_slope + along * col_bend)) * ONE + 0.5)
+            near = (abs(at_row) < FAR) & (abs(at_col) < FAR)
+            line_rows[x] = (at_row >> BITS) if near else OUTSIDE
+            line_cols[x] = (at_col >> BITS) if near else OUTSIDE
 
 
 @compiled

@@ -62,7 +62,7 @@ def positions(pair: Pair, rows: Span, cols: Span, at: float) -> Array:
         row, col = axes(pair, rows, cols, at)
         places[0], places[1] = row[:, None], col
         return places
-    tops, lefts, points = _cells(pair, rows, cols)
+    points, tops, lefts = cells(pair, rows, cols)
     for size in SIZES:
         if size < SIZES[0]:
             points = _points(pair, tops, lefts, size)
@@ -83,6 +83,14 @@ def axes(pair: Pair, rows: Span, cols: Span, at: float) -> tuple[Array, Array]:
     return rounded(row), rounded(col)
 
 
+def cells(pair: Pair, rows: Span, cols: Span) -> tuple[Array, Array, Array]:
+    """Give the largest cells that hold any of a window: their points, tops and lefts, as `fill` takes them."""
+    size = SIZES[0]
+    down, across = (range(span[0] // size * size, span[1], size) for span in (rows, cols))
+    points = np.stack([_cell(pair, top, left) for top in down for left in across])
+    return points, np.repeat(down, len(across)), np.tile(across, len(down))
+
+
 def reach(pair: Pair, rows: Span, cols: Span, at: float) -> tuple[int, int, int, int] | None:
     """Find between which coordinates a window's pixels lie, from the lattice's nodes alone.
 
@@ -96,9 +104,13 @@ def reach(pair: Pair, rows: Span, cols: Span, at: float) -> tuple[int, int, int,
         if min(row.min(), col.min()) == NOWHERE:
             return None
         return int(row.min()), int(row.max()), int(col.min()), int(col.max())
-    tops, lefts, points = _cells(pair, rows, cols)
+    return reached(cells(pair, rows, cols), rows, cols, at)
+
+
+def reached(lattice: tuple[Array, Array, Array], rows: Span, cols: Span, at: float) -> tuple[int, int, int, int] | None:
+    """Find the bounds from the `cells` that hold a window."""
     bounds = np.array([NOWHERE, NOWHERE, NOWHERE, NOWHERE])
-    return tuple(bounds.tolist()) if span(points, tops, lefts, SIZES[0], rows, cols, at, bounds) else None
+    return tuple(bounds.tolist()) if span(*lattice, SIZES[0], rows, cols, at, bounds) else None
 
 
 def rounded(coordinates: Array) -> Array:
@@ -107,14 +119,6 @@ def rounded(coordinates: Array) -> Array:
     fixed: Array = np.floor(np.where(nowhere, 0.0, coordinates) * ONE + 0.5).astype(np.int64)
     fixed[nowhere] = NOWHERE
     return fixed
-
-
-def _cells(pair: Pair, rows: Span, cols: Span) -> tuple[Array, Array, Array]:
-    """Give the largest cells that hold any of a window: their tops, lefts and points, as `_points` does."""
-    size = SIZES[0]
-    down, across = (range(span[0] // size * size, span[1], size) for span in (rows, cols))
-    points = np.stack([_cell(pair, top, left) for top in down for left in across])
-    return np.repeat(down, len(across)), np.tile(across, len(down)), points
 
 
 @lru_cache(maxsize=KEPT_CELLS)
@@ -167,7 +171,7 @@ def fill(
         first, last = max(left, 0), min(left + size, places.shape[2])
         for y in range(max(top, 0), min(top + size, places.shape[1])):
             for axis in range(2):
-                start, slope, bend = _line(points[k, axis], (y - top + at) * part)
+                start, slope, bend = between(points[k, axis], (y - top + at) * part)
                 line = places[axis, y, first:last]  # indices that cannot be negative run twice as fast
                 for x in range(len(line)):
                     along = (x + first - left + at) * part
@@ -191,7 +195,7 @@ def span(points: Array, tops: Array, lefts: Array, size: int, rows: Span, cols: 
             for i in range(0, PARTS + 1, PARTS // 2):
                 sag = max(sag, abs(p[i, 2] - 0.5 * (p[i, 0] + p[i, 4])) + abs(p[2, i] - 0.5 * (p[0, i] + p[4, i])))
             for y in (max(tops[k], rows[0]), min(tops[k] + size, rows[1]) - 1):
-                start, slope, bend = _line(p, (y - tops[k] + at) * part)
+                start, slope, bend = between(p, (y - tops[k] + at) * part)
                 for x in (max(lefts[k], cols[0]), min(lefts[k] + size, cols[1]) - 1):
                     along = (x - lefts[k] + at) * part
                     place = start + along * (slope + along * bend)
@@ -202,7 +206,7 @@ def span(points: Array, tops: Array, lefts: Array, size: int, rows: Span, cols: 
 
 
 @brief
-def _line(p: Array, down: float) -> tuple[float, float, float]:
+def between(p: Array, down: float) -> tuple[float, float, float]:
     """Give one coordinate along a row of a cell, as start + along * (slope + along * bend), along being 0 to 1."""
     left = p[0, 0] + down * ((4 * p[2, 0] - 3 * p[0, 0] - p[4, 0]) + down * 2 * (p[0, 0] - 2 * p[2, 0] + p[4, 0]))
     mid = p[0, 2] + down * ((4 * p[2, 2] - 3 * p[0, 2] - p[4, 2]) + down * 2 * (p[0, 2] - 2 * p[2, 2] + p[4, 2]))
@@ -216,7 +220,7 @@ def _bent(point: Array) -> bool:
     for axis in range(2):
         p = point[axis]
         for i in range(PARTS + 1):
-            start, slope, bend = _line(p, i / PARTS)
+            start, slope, bend = between(p, i / PARTS)
             for j in range(PARTS + 1):
                 along = j / PARTS
                 if not abs(start + along * (slope + along * bend) - p[i, j]) <= TOLERANCE:

@@ -11,7 +11,8 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.errors import GridError
-from geopipes.read.warps.lattices import BITS, Span, axes, positions, reach
+from geopipes.read.warps.kernels import Cells, Places
+from geopipes.read.warps.lattices import BITS, SIZES, Span, axes, cells, positions, reach, reached
 from geopipes.read.warps.pairs import Pair, paired
 from geopipes.read.warps.roots import Array
 from geopipes.read.warps.splitting import PART_SHIFT, Bounds, around, coarser, split
@@ -21,6 +22,13 @@ RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
 
 RECENT = 4
 """Located windows that each thread keeps: of the few grids that the rasters of a chip have."""
+
+
+NONE: Array = np.empty((0, 0), np.int32)
+
+NO_PLACES = Places(NONE, NONE, NONE.astype(np.uint8), NONE.astype(np.uint8))
+
+NO_CELLS = Cells(np.empty((0, 2, 5, 5)), np.empty(0, np.int64), np.empty(0, np.int64), SIZES[0], 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +42,11 @@ class Located:
     image : (height, width) of the raster
     window : rows and columns of the raster that the kernel touches, inside the image; None where it touches none
     period : columns of a raster that closes upon itself around the globe; 0 for others
-    rows, cols : (y, x), int32: for nearest the raster's pixel that holds each centre, for bilinear and cubic the one
-        whose own centre is the last at or before it, which may be -1; `OUTSIDE` where the raster does not hold it
-    row_parts, col_parts : (y, x), uint8 [2^-8 px], from that centre on; 128 and more where the next pixel holds it
+    cells : for nearest, where all of the lattice's largest are good: the kernel works places out from them
+    places : of the centres, (y, x) each, empty where there are cells. Rows and columns, int32: for nearest the raster's
+        pixel that holds each centre, for bilinear and cubic the one whose own centre is the last at or before it, which
+        may be -1; `OUTSIDE` where the raster does not hold it. Parts, uint8 [2^-8 px], from that centre on; 128 and
+        more where the next pixel holds it
     corners : for average and mode, row and col, int64 [2^-8 px], `NOWHERE` where there is no place: of edges, (y + 1,)
         and (x + 1,), where raster and grid are parallel, else of all pixels' corners, (y + 1, x + 1) each
     """
@@ -47,10 +57,8 @@ class Located:
     image: tuple[int, int]
     window: tuple[slice, slice] | None
     period: int
-    rows: Array
-    cols: Array
-    row_parts: Array
-    col_parts: Array
+    cells: Cells
+    places: Places
     corners: tuple[Array, Array]
 
 
@@ -103,9 +111,7 @@ def touched(
     if bounds is None:
         return located(raster, grid, rows, cols, resampling, scale).window
     slack = 1 << (PART_SHIFT - 1) if area else 0  # corners are rounded once more
-    top, bottom, left, right = bounds
-    held = (top - slack) >> BITS, (bottom + slack) >> BITS, (left - slack) >> BITS, (right + slack) >> BITS
-    return _window(pair, held, _margins(resampling, scale))
+    return _window(pair, _held(bounds, slack), _margins(resampling, scale))
 
 
 class _Recent(threading.local):
@@ -169,17 +175,27 @@ def _window(pair: Pair, held: Bounds, margins: tuple[int, int]) -> tuple[slice, 
 
 def _centres(pair: Pair, rows: Span, cols: Span, resampling: str, scale: tuple[float, float]) -> Located:
     """Locate pixel centres, for nearest, bilinear and cubic."""
-    places = positions(pair, rows, cols, 0.5)
-    shape = places.shape[1:]
+    shape, margins = (rows[1] - rows[0], cols[1] - cols[0]), _margins(resampling, scale)
     between = resampling != "nearest"
+    lattice = None if between or pair.separable or pair.period else cells(pair, rows, cols)
+    if lattice is not None and (bounds := reached(lattice, rows, cols, 0.5)) is not None:
+        window = _window(pair, _held(bounds), margins)
+        good = Cells(*lattice, SIZES[0], rows[0], cols[0])
+        return Located(resampling, scale, shape, pair.shape, window, 0, good, NO_PLACES, (NONE, NONE))
+    places = positions(pair, rows, cols, 0.5)
     at: Array = np.empty((2, *shape), np.int32)
     parts: Array = np.empty((2, *(shape if between else (0, 0))), np.uint8)
     held = split(places, pair.shape, pair.period, between, at, parts)
-    window = _window(pair, held, _margins(resampling, scale))
-    none: Array = np.empty(0, np.int64)
+    window = _window(pair, held, margins)
     return Located(
-        resampling, scale, shape, pair.shape, window, pair.period, at[0], at[1], parts[0], parts[1], (none, none)
+        resampling, scale, shape, pair.shape, window, pair.period, NO_CELLS, Places(*at, *parts), (NONE, NONE)
     )
+
+
+def _held(bounds: Bounds, slack: int = 0) -> Bounds:
+    """Give the pixels that hold coordinates between bounds, first and last row, first and last column."""
+    top, bottom, left, right = bounds
+    return (top - slack) >> BITS, (bottom + slack) >> BITS, (left - slack) >> BITS, (right + slack) >> BITS
 
 
 def _areas(pair: Pair, rows: Span, cols: Span, resampling: str, scale: tuple[float, float]) -> Located:
@@ -192,6 +208,4 @@ def _areas(pair: Pair, rows: Span, cols: Span, resampling: str, scale: tuple[flo
         each_row, each_col = (np.ascontiguousarray(a) for a in np.broadcast_arrays(row[:, None], col))
     window = _window(pair, around(each_row, each_col, pair.shape, pair.period), (0, 0))
     shape = rows[1] - rows[0], cols[1] - cols[0]
-    at: Array = np.empty((0, 0), np.int32)
-    parts: Array = np.empty((0, 0), np.uint8)
-    return Located(resampling, scale, shape, pair.shape, window, pair.period, at, at, parts, parts, (row, col))
+    return Located(resampling, scale, shape, pair.shape, window, pair.period, NO_CELLS, NO_PLACES, (row, col))

@@ -13,7 +13,7 @@ from geopipes.errors import GridError
 from geopipes.read.nodata import marks
 from geopipes.read.scratch import scratch
 from geopipes.read.warps.areas import average, mode
-from geopipes.read.warps.kernels import Crop, Kernel, Places, measured, nearest, partly, weighed
+from geopipes.read.warps.kernels import Crop, Kernel, measured, nearest, partly, weighed
 from geopipes.read.warps.locating import Located
 from geopipes.read.warps.roots import Array
 from geopipes.read.warps.splitting import PARTS
@@ -88,15 +88,21 @@ def _fill(where: Located, crop: Crop, out: Array, ok: Array) -> None:
     dtype = out.dtype
     if where.resampling == "nearest":
         raw = np.dtype(f"u{dtype.itemsize}")  # copied as they are
-        nearest(crop._replace(pixels=crop.pixels.view(raw)), where.rows, where.cols, out.view(raw), ok)
+        nearest(
+            crop._replace(pixels=crop.pixels.view(raw)),
+            where.places.rows,
+            where.places.cols,
+            where.cells,
+            out.view(raw),
+            ok,
+        )
     elif where.resampling in ("average", "mode"):
         _fill_areas(where, crop, out, ok)
     else:
-        places = Places(where.rows, where.cols, where.row_parts, where.col_parts)
         kernel, bits = _kernel(where.resampling, where.scale, dtype)
         low, high = _range(dtype)
-        if weighed(crop, places, kernel, bits, low, high, out, ok):
-            partly(crop, places, kernel, low, high, out, ok)
+        if weighed(crop, where.places, kernel, bits, low, high, out, ok):
+            partly(crop, where.places, kernel, low, high, out, ok)
 
 
 def _fill_areas(where: Located, crop: Crop, out: Array, ok: Array) -> None:
