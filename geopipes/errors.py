@@ -15,6 +15,7 @@
     │   ├── ChipTooLarge      larger than the cube
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
     ├── ReadError             pixels that could not be read
+    ├── StatisticsError       statistics that cannot be made, kept or used as asked
     ├── StepError             a step of the chain failed, or gave what the next cannot take
     └── TensorError           a chip that cannot become a tensor as asked
 
@@ -80,6 +81,10 @@ class ReadError(GeopipesError, OSError):
 
 class StepError(GeopipesError, TypeError):
     """A step of the chain failed, or gave what the next one cannot take."""
+
+
+class StatisticsError(GeopipesError, ValueError):
+    """Statistics that cannot be made, kept or used as asked."""
 
 
 class TensorError(GeopipesError, ValueError):

@@ -12,7 +12,7 @@ import shapely
 import xarray as xr
 from xbatcher import BatchGenerator
 
-from geopipes.datacubes.cube import SPATIAL, Cube, Window, placed, widened
+from geopipes.datacubes.cube import SPATIAL, Cube, MappedCube, Window, placed, widened
 from geopipes.datacubes.lazies import Array, LazyVariable, template
 from geopipes.steps import Step
 
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ArrayCube(Cube):
-    """Arrays from elsewhere: an xr.Dataset on one grid, in memory, lazily indexed or on dask."""
+    """Arrays from elsewhere: an xr.Dataset on one grid, in memory, lazily indexed or on dask.
+
+    Where steps were built into the graph, `typed` is the same cube as it was typed: its base and its last step.
+    """
 
     array: xr.Dataset
     grid: GeoBox
+    typed: MappedCube | None = None
 
     @property
     def geobox(self) -> GeoBox:
@@ -57,7 +61,7 @@ class ArrayCube(Cube):
     def map(self, step: Step) -> Cube:
         """Build the graph on dask; record the step elsewhere."""
         if any(variable.chunks for variable in self.array.variables.values()) and step.margin == 0:
-            return ArrayCube(step(self.array), self.grid)
+            return ArrayCube(step(self.array), self.grid, MappedCube(self, step))
         return super().map(step)
 
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> xr.Dataset:
