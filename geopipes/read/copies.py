@@ -28,27 +28,28 @@ def copy_valid(
     out, ok : (channel, y, x), and which of it is valid
     shape : of what is copied (y, x)
     """
-    width = shape[1]
+    (row, col), (height, width) = corner, shape
     for k in range(len(picked)):
         value, free = nodata[k], not marked[k]
-        for i in range(shape[0]):
-            row, col = corner[0] + i, corner[1]
-            source = pixels[picked[k], row, col : col + width]
-            target = out[channels[k], place[0] + i, place[1] : place[1] + width]
-            done = ok[channels[k], place[0] + i, place[1] : place[1] + width]
+        plane, whole, whole_ok = pixels[picked[k]], out[channels[k]], ok[channels[k]]
+        for i in range(height):
+            source = plane[row + i, col : col + width]
+            target = whole[place[0] + i, place[1] : place[1] + width]
+            done = whole_ok[place[0] + i, place[1] : place[1] + width]
             # Each loop is without branches, so that the compiler takes many pixels at a time. NaN is not itself.
             if mask.shape[0] > 0:
-                shown = mask[row, col : col + width]
+                shown = mask[row + i, col : col + width]
                 for j in range(width):
-                    measured = (source[j] != value) | free
-                    good = measured & (source[j] == source[j]) & (shown[j] != 0) & (not done[j])
-                    target[j] = source[j] if good else target[j]
-                    done[j] = done[j] | good
+                    pixel, was = source[j], done[j]
+                    good = ((pixel != value) | free) & (pixel == pixel) & (shown[j] != 0)
+                    target[j] = pixel if good & (not was) else target[j]
+                    done[j] = was | good
             else:
                 for j in range(width):
-                    good = ((source[j] != value) | free) & (source[j] == source[j]) & (not done[j])
-                    target[j] = source[j] if good else target[j]
-                    done[j] = done[j] | good
+                    pixel, was = source[j], done[j]
+                    good = ((pixel != value) | free) & (pixel == pixel)
+                    target[j] = pixel if good & (not was) else target[j]
+                    done[j] = was | good
 
 
 @compiled
