@@ -24,8 +24,11 @@ Nothing is searched until items are needed, and no pixel is read before ``read``
 """
 
 from geopipes.errors import GeopipesError
-from geopipes.pipe import Pipe, Plan, cubes, inputs, items, rasters, search, vectors
+from geopipes.pipe import Pipe, Plan, audit, cubes, inputs, items, mix, rasters, search, seek, vectors
 
 __version__ = "0.1.0"
 
-__all__ = ["GeopipesError", "Pipe", "Plan", "cubes", "inputs", "items", "rasters", "search", "vectors"]
+__all__ = [
+    "GeopipesError", "Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek",
+    "vectors",
+]  # fmt: skip

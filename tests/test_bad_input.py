@@ -190,9 +190,14 @@ def test_a_file_without_a_grid_says_what_it_has_and_how_to_mend_it(
             r"split\(\(0\.8, 0\.3\)\): give two or more positive fractions that sum to 1, as \(0\.8, 0\.2\)",
         ),
         (
-            lambda cubes: cubes.chip(64).split((0.5, 0.5), block=1, buffer=5000, seed=0)[0],
+            lambda cubes: cubes.chip(64).split((0.5, 0.5), block=640, buffer=640, seed=0)[0],
             ChipError,
             r"give splits of \[0, 2\] chips; use smaller blocks, a smaller buffer, or a larger area",
+        ),
+        (
+            lambda cubes: cubes.chip(64).split((0.5, 0.5), block=1, buffer=5000, seed=0)[0],
+            ChipError,
+            r"the buffer is wider than a block; use a smaller buffer, or larger blocks",
         ),
         (lambda cubes: cubes.chip(64).split((0.5, 0.5), block=0, seed=0)[0], ChipError, r"block above 0"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import geopipes
-from geopipes import catalogs, chips, datacubes, orders, pixels, tensors
+from geopipes import catalogs, chips, datacubes, normalizing, orders, pixels, statistics, tensors
 
 ROOT = Path(geopipes.__file__).parent
 
@@ -53,6 +53,35 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.Pipe.normalized_difference, pixels.normalized_difference),
     (geopipes.Pipe.mask_values, pixels.mask_values),
     (geopipes.Pipe.tensor, tensors.tensor),
+    (geopipes.Pipe.normalize, normalizing.normalize),
+    (geopipes.Pipe.statistics, statistics.statistics),
+    *((getattr(geopipes.Pipe, name), getattr(chips, name)) for name in ("draw", "inside", "around", "at")),
+    *(
+        (getattr(geopipes.Plan, name), getattr(chips, name))
+        for name in (
+            "assign",
+            "away",
+            "by_scene",
+            "explore",
+            "measure",
+            "pairs",
+            "plot",
+            "query",
+            "sample",
+            "sequences",
+            "settle",
+            "stratify",
+            "table",
+            "triplets",
+        )
+    ),
+    *(
+        (getattr(geopipes.Plan, name), getattr(orders, name))
+        for name in ("kfold", "split_by_column", "split_by_polygon", "split_by_time")
+    ),
+    (geopipes.audit, orders.audit),
+    (geopipes.mix, chips.mix),
+    (geopipes.seek, chips.seek),
     (geopipes.Plan.split, orders.split),
     (geopipes.Plan.shuffle, orders.shuffle),
 ]
@@ -62,7 +91,8 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
 def test_a_method_equals_its_function(method: Callable[..., Any], function: Callable[..., Any]) -> None:
     ours, theirs = (list(inspect.signature(f).parameters.values()) for f in (method, function))
     if "." in method.__qualname__:  # self stands where the function has its element
-        ours, theirs = ours[1:], theirs[1:]
+        several = theirs[0].kind is inspect.Parameter.VAR_POSITIONAL  # of which self is one
+        ours, theirs = ours[1:], theirs if several else theirs[1:]
     assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
 
 
@@ -75,14 +105,18 @@ def test_imports_point_one_way() -> None:
         "grids",
         "catalogs",
         "datacubes",
+        "fingerprints",
         "chips",
         "orders",
         "pixels",
+        "normalizing",
         "tensors",
         "loaders",
+        "statistics",
         "pipe",
     ]
-    allowed = {"catalogs": {"read"}, "loaders": {"tensors"}}
+    typing = {"fingerprints": {"chips"}, "normalizing": {"statistics"}}  # for annotations alone
+    allowed = {"catalogs": {"read"}, "loaders": {"tensors"}, **typing}
     for path in ROOT.rglob("*.py"):
         module = path.relative_to(ROOT).parts[0].removesuffix(".py")
         if module not in way:

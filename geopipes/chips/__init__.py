@@ -1,7 +1,23 @@
 """Cubes to windows: which pixels make a chip, as integer arrays, before any is read."""
 
+from geopipes.chips.choosing import away, sample, stratify
 from geopipes.chips.cutting import Coverage, Edge, chip, slices
+from geopipes.chips.drawing import draw, inside
+from geopipes.chips.grouping import pairs, sequences
+from geopipes.chips.groups import Groups, Sequences
 from geopipes.chips.loading import Reading, load, look
+from geopipes.chips.measuring import measure
+from geopipes.chips.mixing import by_scene, mix
+from geopipes.chips.places import ground, plane
+from geopipes.chips.plotting import explore, plot
+from geopipes.chips.pointing import around, at
+from geopipes.chips.seeking import seek, settle
+from geopipes.chips.tables import assign, column, query, table
+from geopipes.chips.triples import triplets
 from geopipes.chips.windows import Windows, boxes
 
-__all__ = ["Coverage", "Edge", "Reading", "Windows", "boxes", "chip", "load", "look", "slices"]
+__all__ = [
+    "Coverage", "Edge", "Groups", "Reading", "Sequences", "Windows", "around", "assign", "at", "away", "boxes",
+    "by_scene", "chip", "column", "draw", "explore", "ground", "inside", "load", "look", "measure", "mix", "pairs",
+    "plane", "plot", "query", "sample", "seek", "sequences", "settle", "slices", "stratify", "table", "triplets",
+]  # fmt: skip

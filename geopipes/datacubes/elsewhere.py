@@ -132,6 +132,7 @@ def _cube(dataset: xr.Dataset, crs: Any) -> ArrayCube:
         result = result.assign_coords(time=result["time"].astype("datetime64[ns]"))
     if "valid" not in result and any(variable.chunks for variable in result.variables.values()):
         result = with_valid(result)
+    result.encoding = {key: dataset.encoding[key] for key in ("source",) if key in dataset.encoding}  # the file's name
     return ArrayCube(result, grid)
 
 

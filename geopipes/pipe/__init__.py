@@ -1,6 +1,7 @@
 """The chain: `Pipe`, `Plan` and where they begin."""
 
-from geopipes.pipe.openings import cubes, inputs, items, rasters, search, vectors
-from geopipes.pipe.pipes import Pipe, Plan
+from geopipes.pipe.openings import audit, cubes, inputs, items, mix, rasters, search, seek, vectors
+from geopipes.pipe.pipes import Pipe
+from geopipes.pipe.plans import Plan
 
-__all__ = ["Pipe", "Plan", "cubes", "inputs", "items", "rasters", "search", "vectors"]
+__all__ = ["Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek", "vectors"]

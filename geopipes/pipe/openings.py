@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.pipes import Inputs, Pipe
+from geopipes.pipe.plans import Plan
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
     import pystac
     import xarray as xr
 
-    from geopipes import catalogs, datacubes, steps
+    from geopipes import catalogs, chips, datacubes, orders, steps
     from geopipes.catalogs.api import HasGeoInterface, Instant
     from geopipes.catalogs.documents import ItemsLike
     from geopipes.catalogs.files import Dated, Paths
+    from geopipes.chips.seeking import Find, Stacking
     from geopipes.datacubes.elsewhere import Openable
+    from geopipes.orders.audits import Apart
     from geopipes.read.sources import Modifier
 else:
-    catalogs, datacubes, steps = (LazyModule(f"geopipes.{name}") for name in ("catalogs", "datacubes", "steps"))
+    catalogs, chips, datacubes, orders, steps = (
+        LazyModule(f"geopipes.{name}") for name in ("catalogs", "chips", "datacubes", "orders", "steps")
+    )
 
 HIDDEN = ("headers", "parameters")
 """Arguments that may hold a key: a printed chain, and a frozen search, shows their names alone."""
@@ -103,6 +109,39 @@ def inputs(**sources: Pipe[xr.Dataset]) -> Pipe[Inputs]:
         pipe._need("cubes", "inputs(...)")
     value = Lazy(lambda: datacubes.inputs({name: pipe._value.get() for name, pipe in sources.items()}))
     return cast("Pipe[Inputs]", Pipe._new(text, None, value, "cubes"))
+
+
+def seek(
+    points: gpd.GeoDataFrame | gpd.GeoSeries,
+    size: int | tuple[int, int],
+    find: Find,
+    stack: Stacking,
+    *,
+    resolution: float,
+    datetime: str | None = None,
+    margin: int = 0,
+) -> Plan[xr.Dataset]:
+    """Plan a chip around each point, anywhere on Earth, with a search for each: see `geopipes.chips.seek`."""
+    options: dict[str, Any] = {"resolution": resolution, "datetime": datetime, "margin": margin}
+    text = "geopipes." + steps.call("seek", points, size, find, stack, **steps.given(chips.seek, options))
+    return Plan._new(text, None, Lazy(lambda: chips.seek(points, size, find, stack, **options)), "plan")
+
+
+def mix(
+    plans: Mapping[str, Plan[xr.Dataset]], *, shares: Mapping[str, float], seed: int, n: int | None = None
+) -> Plan[xr.Dataset]:
+    """Make one plan of several, in shares: see `geopipes.chips.mix`."""
+    shown = {name: steps.Text(plan._lineage()) for name, plan in plans.items()}
+    text = "geopipes." + steps.call("mix", shown, shares=shares, seed=seed, **({} if n is None else {"n": n}))
+    value = Lazy(
+        lambda: chips.mix({name: plan._value.get() for name, plan in plans.items()}, shares=shares, seed=seed, n=n)
+    )
+    return Plan._new(text, None, value, "plan")
+
+
+def audit(*plans: Plan[Any], apart: Apart = "ground", insist: bool = False) -> pd.DataFrame:
+    """Measure what splits share, and refuse leaks where asked to insist: see `geopipes.orders.audit`."""
+    return orders.audit(*(plan._value.get() for plan in plans), apart=apart, insist=insist)
 
 
 def _items(function: Callable[..., Any], source: Any, options: dict[str, Any]) -> Pipe[pystac.Item]:

@@ -1,32 +1,45 @@
-"""`Pipe` and `Plan`: the methods one chains, each a line that calls a function of a topic module."""
+"""`Pipe`: the methods one chains, each a line that calls a function of a topic module."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from geopipes.errors import FreezeError, StepError
 from geopipes.pipe.chain import Chain, accept_as_iterable_dataset
 from geopipes.pipe.lazy import Lazy, LazyModule
 
 if TYPE_CHECKING:
+    import geopandas
+    import pandas as pd
     import pystac
     import torch
     import xarray as xr
     from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
 
-    from geopipes import catalogs, chips, datacubes, loaders, orders, pixels, steps, tensors
+    from geopipes import catalogs, chips, datacubes, loaders, normalizing, pixels, steps, tensors
+    from geopipes import statistics as statistics_of
     from geopipes.chips import Coverage, Edge
+    from geopipes.chips.drawing import Units
+    from geopipes.chips.pointing import Outside
     from geopipes.datacubes.arranging import PerBand
     from geopipes.datacubes.stacks import Engine
+    from geopipes.normalizing import How
+    from geopipes.pipe import plans
+    from geopipes.pipe.plans import Plan
     from geopipes.read.bands import Bands
+    from geopipes.statistics import Statistics
 else:
-    catalogs, chips, datacubes, loaders, orders, pixels, steps, tensors = (
+    catalogs, chips, datacubes, loaders, normalizing, pixels, plans, statistics_of, steps, tensors = (
         LazyModule(f"geopipes.{name}")
-        for name in ("catalogs", "chips", "datacubes", "loaders", "orders", "pixels", "steps", "tensors")
-    )
+        for name in (
+            "catalogs", "chips", "datacubes", "loaders", "normalizing", "pixels", "pipe.plans", "statistics", "steps",
+            "tensors",
+        )
+    )  # fmt: skip
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,14 +47,15 @@ Inputs = dict[str, "xr.Dataset"]
 D = TypeVar("D", bound="xr.Dataset | Inputs")
 Datasets = TypeVar("Datasets", bound="Pipe[xr.Dataset]")
 
+PLAN_VERBS = (
+    "assign", "away", "by_scene", "explore", "kfold", "measure", "pairs", "plot", "query", "read", "sample",
+    "sequences", "settle", "shuffle", "split", "split_by_column", "split_by_polygon", "split_by_time", "stratify",
+    "table", "triplets",
+)  # fmt: skip
+"""What a plan alone has."""
+
 SEVERAL = object()
 """Stands for the modifier of a union whose parts have different ones."""
-
-READING_THREADS = 8
-"""Threads that read chips: decoding fills the cores while others wait for a disk or a network."""
-
-CACHE = 1 << 30
-"""Bytes of decoded tiles that a process keeps: 250 stacks of 512 x 512 px with eight 16-bit bands."""
 
 
 class Pipe(Chain[T]):
@@ -211,8 +225,83 @@ class Pipe(Chain[T]):
             "coverage": coverage,
         }
         text = steps.call("chip", size, **steps.given(chips.chip, options))
-        self._need("cubes", text)
-        return Plan._new(text, self, Lazy(lambda: chips.chip(self._value.get(), size, **options)), "plan")
+        return self._planned(text, lambda cubes: chips.chip(cubes, size, **options))
+
+    def draw(
+        self: Pipe[D],
+        size: float | tuple[float, float],
+        *,
+        seed: int,
+        n: int | None = None,
+        density: float | None = None,
+        region: BaseGeometry | geopandas.GeoDataFrame | geopandas.GeoSeries | None = None,
+        period: tuple[str, str] | None = None,
+        units: Units = "px",
+        margin: int = 0,
+        time: int | None = None,
+        coverage: Coverage = "full",
+    ) -> Plan[D]:
+        """Draw windows at random, uniformly over the ground, nothing read: see `geopipes.chips.draw`."""
+        options: dict[str, Any] = {
+            "seed": seed, "n": n, "density": density, "region": region, "period": period, "units": units,
+            "margin": margin, "time": time, "coverage": coverage,
+        }  # fmt: skip
+        text = steps.call("draw", size, **steps.given(chips.draw, options))
+        return self._planned(text, lambda cubes: chips.draw(cubes, size, **options))
+
+    def inside(
+        self: Pipe[D],
+        polygons: geopandas.GeoDataFrame | geopandas.GeoSeries | BaseGeometry,
+        size: float | tuple[float, float],
+        *,
+        seed: int,
+        n: int | None = None,
+        density: float | None = None,
+        period: tuple[str, str] | None = None,
+        units: Units = "px",
+        margin: int = 0,
+        time: int | None = None,
+        coverage: Coverage = "full",
+    ) -> Plan[D]:
+        """Draw windows whose centres lie inside polygons: see `geopipes.chips.inside`."""
+        options: dict[str, Any] = {
+            "seed": seed, "n": n, "density": density, "period": period, "units": units, "margin": margin,
+            "time": time, "coverage": coverage,
+        }  # fmt: skip
+        text = steps.call("inside", polygons, size, **steps.given(chips.inside, options))
+        return self._planned(text, lambda cubes: chips.inside(cubes, polygons, size, **options))
+
+    def around(
+        self: Pipe[D],
+        points: geopandas.GeoDataFrame | geopandas.GeoSeries,
+        size: int | tuple[int, int],
+        *,
+        margin: int = 0,
+        time: int | None = None,
+        when: str | None = None,
+        coverage: Coverage = "full",
+        outside: Outside = "refuse",
+    ) -> Plan[D]:
+        """Put a window around each point: see `geopipes.chips.around`."""
+        options: dict[str, Any] = {
+            "margin": margin, "time": time, "when": when, "coverage": coverage, "outside": outside,
+        }  # fmt: skip
+        text = steps.call("around", points, size, **steps.given(chips.around, options))
+        return self._planned(text, lambda cubes: chips.around(cubes, points, size, **options))
+
+    def at(
+        self: Pipe[D],
+        table: pd.DataFrame,
+        size: int | tuple[int, int],
+        *,
+        margin: int = 0,
+        time: int | None = None,
+        coverage: Coverage = "full",
+    ) -> Plan[D]:
+        """Take windows made before from a table: see `geopipes.chips.at`."""
+        options: dict[str, Any] = {"margin": margin, "time": time, "coverage": coverage}
+        text = steps.call("at", table, size, **steps.given(chips.at, options))
+        return self._planned(text, lambda cubes: chips.at(cubes, table, size, **options))
 
     # Pixels: the same before chip, after it, and after read.
 
@@ -228,6 +317,53 @@ class Pipe(Chain[T]):
         """Declare pixels not valid by the values of a band: see `geopipes.pixels.mask_values`."""
         return self._pixels(pixels.mask_values, band, values)
 
+    def normalize(
+        self: Datasets, statistics: Statistics, *, how: How = "standard", variables: str | Sequence[str] | None = None
+    ) -> Datasets:
+        """Bring variables to a common scale: see `geopipes.normalizing.normalize`.
+
+        Raises
+        ------
+        StatisticsError
+            when the chain runs, if the statistics are of other steps than those before this one
+        """
+        options: dict[str, Any] = {"how": how, "variables": variables}
+        text = steps.call("normalize", statistics, **steps.given(normalizing.normalize, options))
+        if self._kind == "items":
+            self._need("cubes", text)
+
+        def checked() -> Any:
+            value = self._value.get()
+            statistics.check(statistics_of.chain_of(value, self._ops))
+            return value
+
+        before = self._new(self._text, self._parent, Lazy(checked), self._kind)
+        before._ops, before._modifier = self._ops, self._modifier
+        step = steps.Step(text, normalizing.normalize, (statistics,), options, local_in_time=True)
+        return cast(Datasets, before._step(step))
+
+    def statistics(
+        self,
+        *,
+        variables: str | Sequence[str] | None = None,
+        percentiles: Sequence[float] = (2.0, 50.0, 98.0),
+        classes: str | Sequence[str] | None = None,
+        sample: int | None = None,
+        seed: int | None = None,
+        progress: bool = False,
+    ) -> Statistics:
+        """Read all chips, or a sample, and describe their pixels: see `geopipes.statistics.statistics`."""
+        source, text = self._value.get(), steps.call("statistics")
+        if self._kind == "plan":
+            source = chips.Reading(source, plans.READING_THREADS, plans.CACHE)
+        else:
+            self._need("stream", text)
+        run = statistics_of.Run(source, self._ops)
+        return statistics_of.statistics(
+            run, variables=variables, percentiles=percentiles, classes=classes, sample=sample, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+
     # Tensors.
 
     def tensor(
@@ -242,6 +378,11 @@ class Pipe(Chain[T]):
         return _tensor(cast("Pipe[Any]", self), {"fill": fill, "dtype": dtype, "time_axis": time_axis, **tensors})
 
     # What the methods share.
+
+    def _planned(self: Pipe[D], text: str, cut: Callable[[Any], Any]) -> Plan[D]:
+        """Cut cubes into a plan."""
+        self._need("cubes", text)
+        return plans.Plan._new(text, self, Lazy(lambda: cut(self._value.get())), "plan")
 
     def _pixels(self: Datasets, function: Callable[..., xr.Dataset], *args: Any, **kwargs: Any) -> Datasets:
         """Add a step that works pixel by pixel and date by date."""
@@ -263,74 +404,10 @@ class Pipe(Chain[T]):
 
         def __getattr__(self, name: str) -> Any:
             """Say where the plan's verbs stand, when they are typed elsewhere."""
-            if name in ("read", "shuffle", "split"):
+            if name in PLAN_VERBS:
                 place = "after read" if self._kind == "stream" else "before chip"
                 raise AttributeError(f"{name}() works on a plan, between chip(...) and read(); here it stands {place}")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-class Plan(Pipe[T]):
-    """Chips that are planned and not read: what chooses and orders stands here alone.
-
-    A plan has a length; ``plan[i]`` is the chip at position i, lazy; ``plan[a:b]`` a smaller plan; `read` crosses
-    over to a `Pipe` of loaded chips.
-    """
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> Plan[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Plan[T]:
-        """Give the chip at a position, lazy, or a smaller plan."""
-        if isinstance(index, slice):
-            return self._whole(f"[{_typed(index)}]", lambda windows: windows[index])
-        return cast(T, self._value.get()[index])
-
-    def map(self, fn: Callable[[T], R], *, margin: int = 0) -> Plan[R]:
-        """Record a function of every chip, applied when it is read: see `Pipe.map`."""
-        return cast("Plan[R]", super().map(fn, margin=margin))
-
-    def take(self, n: int) -> Plan[T]:
-        """Keep the first ``n`` chips."""
-        return cast("Plan[T]", super().take(n))
-
-    def split(self, fractions: Sequence[float], *, block: float, buffer: float = 0.0, seed: int) -> tuple[Plan[T], ...]:
-        """Split by random blocks of ground: see `geopipes.orders.split`."""
-        options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("split", tuple(fractions), **options)
-        parts = Lazy(lambda: orders.split(self._value.get(), fractions, **options))
-
-        def part(k: int) -> Plan[T]:
-            return self._new(f"{text}[{k}]", self, Lazy[Any](lambda: parts.get()[k]), "plan")
-
-        return tuple(part(k) for k in range(len(fractions)))
-
-    def shuffle(
-        self, seed: int, *, exact: bool = False, epoch: int = 0, lanes: int = 32, strip: int | None = None
-    ) -> Plan[T]:
-        """Put the chips in a random order that reads each tile about once: see `geopipes.orders.shuffle`."""
-        options: dict[str, Any] = {"exact": exact, "epoch": epoch, "lanes": lanes, "strip": strip}
-        text = steps.call("shuffle", seed, **steps.given(orders.shuffle, options))
-        return self._whole(text, lambda windows: orders.shuffle(windows, seed, **options))
-
-    def read(self, *, threads: int = READING_THREADS, cache: int = CACHE) -> Pipe[T]:
-        """Read the chips, in the plan's order, several in flight: from here on pixels move.
-
-        One-to-one steps that follow run on the reading threads. A read that fails raises a `ReadError` that names
-        item, asset, window and cause.
-
-        Parameters
-        ----------
-        threads : that read; twice as many chips are in memory at most
-        cache : bytes of decoded tiles that the process keeps, for all its pipes; chips that are near each other in
-            the plan are then made of tiles that are there. Each worker process of a loader has as many
-        """
-        if threads < 1:
-            raise StepError(f"read(threads={threads}): at least one thread reads")
-        if cache < 0:
-            raise StepError(f"read(cache={cache}): give bytes, 0 or more")
-        text = steps.call("read", **steps.given(Plan.read, {"threads": threads, "cache": cache}))
-        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache)))
 
 
 def _tensor(pipe: Pipe[Any], options: dict[str, Any]) -> Pipe[dict[str, Any]]:
@@ -345,9 +422,3 @@ def _tensor(pipe: Pipe[Any], options: dict[str, Any]) -> Pipe[dict[str, Any]]:
 def _needing(source: Any, step: steps.Step) -> Any:
     """Reckon with a step's margin where chips carry one."""
     return source.needing(step) if isinstance(source, chips.Reading) else source
-
-
-def _typed(index: slice) -> str:
-    """Write a slice as one types it."""
-    ends = ("" if index.start is None else index.start, "" if index.stop is None else index.stop)
-    return f"{ends[0]}:{ends[1]}" + ("" if index.step is None else f":{index.step}")

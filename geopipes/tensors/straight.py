@@ -41,7 +41,7 @@ def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int],
     None where Datasets are needed: for steps before, several inputs and arrays from elsewhere; and for options that
     ``tensor`` refuses, so that it says why
     """
-    if windows.steps or not usable(**step.kwargs):
+    if type(windows) is not Windows or windows.steps or not usable(**step.kwargs):  # groups name cubes of their own
         return None
     wanted = Wanted(**step.kwargs)
     makers: list[Maker] = []

@@ -1,0 +1,148 @@
+"""Footprints: where and when windows are, as plain arrays, millions of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+
+from geopipes.chips.groups import Groups, Sequences
+from geopipes.chips.windows import Indices, Windows
+from geopipes.datacubes.lazies import first
+
+if TYPE_CHECKING:
+    from geopipes.datacubes.cube import Cube
+
+Floats = npt.NDArray[np.float64]
+Geometries = npt.NDArray[np.object_]
+At = Indices | slice
+"""Which windows: positions."""
+
+AT_ONCE = 1 << 15
+"""Windows that are geometries at a time: a polygon takes half a kilobyte."""
+
+DEGREES = "EPSG:4326"
+
+WGS84 = pyproj.Geod(ellps="WGS84")
+
+
+def members(windows: Windows) -> tuple[Windows, ...]:
+    """Give the windows that a chip is made of: one each, or those of the members of its group."""
+    if not isinstance(windows, Groups):
+        return (windows,)
+    return tuple(part for member in windows.members.values() for part in members(member))
+
+
+def chunks(length: int, size: int = AT_ONCE) -> Iterator[slice]:
+    """Cut a range of positions into pieces."""
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+
+
+def edges(windows: Windows, at: At) -> tuple[Floats, ...]:
+    """Give left, bottom, right and top of windows, cut to their grids, each (n,) in its cube's CRS."""
+    grids = [(*cube.geobox.affine[:6], *cube.geobox.shape) for cube in windows.cubes]
+    a, _, c, _, e, f, height, width = np.array(grids, float)[windows.cube[at]].T
+    row, col = windows.row[at].astype(float), windows.col[at].astype(float)
+    left, right = (c + a * np.clip(side, 0, width) for side in (col, col + windows.size[1]))
+    top, bottom = (f + e * np.clip(side, 0, height) for side in (row, row + windows.size[0]))
+    return left, bottom, right, top
+
+
+def corners(windows: Windows, at: At, crs: str) -> Floats:
+    """Give the four corners of windows in a CRS: (n, 4, 2), counter-clockwise from the lower left."""
+    left, bottom, right, top = edges(windows, at)
+    x, y = np.stack([left, right, right, left], axis=1), np.stack([bottom, bottom, top, top], axis=1)
+    return np.stack(_moved(windows, at, x, y, crs), axis=-1)
+
+
+def centres(windows: Windows, crs: str) -> npt.NDArray[np.float32]:
+    """Give the centres of windows in a CRS: (2, n), x and y, in 4-byte floats."""
+    found = np.empty((2, len(windows)), np.float32)
+    for at in chunks(len(windows)):
+        left, bottom, right, top = edges(windows, at)
+        found[:, at] = _moved(windows, at, (left + right) / 2, (bottom + top) / 2, crs)
+    return found
+
+
+def rectangles(windows: Windows, at: At, crs: str, *, drawn_in: float = 0.0) -> Geometries:
+    """Give windows as polygons in a CRS; ``drawn_in`` moves each corner towards the middle, in the CRS's units."""
+    found = corners(windows, at, crs)
+    if drawn_in:
+        inward = found.mean(axis=1, keepdims=True) - found
+        found += inward * (drawn_in / np.maximum(np.hypot(*inward.T).T[..., None], drawn_in))
+    return polygons(found)
+
+
+def polygons(rings: Floats) -> Geometries:
+    """Make polygons of corners (n, k, 2)."""
+    made = shapely.polygons(shapely.linearrings(rings))
+    return np.asarray(made, object)
+
+
+def distinct(windows: Windows, at: At = slice(None), *, dated: bool) -> tuple[Indices, Indices]:
+    """Tell places (and dates) that occur more than once.
+
+    Returns
+    -------
+    (first, which) : of each distinct one a position within ``at``, ordered by cube, date, row and column, and for
+        every window the number of its own
+    """
+    code = windows.cube[at].astype(np.int64)
+    for name in ("time", "row", "col") if dated else ("row", "col"):
+        part = getattr(windows, name)[at].astype(np.int64)
+        if len(part):
+            low = part.min()
+            code = code * (part.max() - low + 1) + (part - low)
+    _, found, which = np.unique(code, return_index=True, return_inverse=True)
+    return found, which
+
+
+def times(cube: Cube) -> npt.NDArray[np.datetime64]:
+    """Give the times of a cube's dates, of several inputs the first's; none where it has no time."""
+    dataset = first(cube.dataset)
+    stamps = dataset["time"].values if "time" in dataset.dims else np.empty(0, "datetime64[ns]")
+    return stamps.astype("datetime64[ns]")
+
+
+def spans(windows: Windows) -> tuple[Indices, Indices]:
+    """Give the first and the last date of each window, by their place in its cube."""
+    if isinstance(windows, Sequences):
+        return windows.when.min(axis=1), windows.when.max(axis=1)
+    if windows.dates is None:
+        last = np.array([max(len(times(cube)) - 1, 0) for cube in windows.cubes])
+        return np.zeros(len(windows), np.int64), last[windows.cube]
+    return windows.time, windows.time + (windows.dates - 1)
+
+
+def geodesic(lines: Geometries, crs: str) -> Floats:
+    """Measure straight lines between two places along the ellipsoid [m]."""
+    onto = transformer(crs, DEGREES)
+    (x0, y0), (x1, y1) = shapely.get_coordinates(lines).reshape(-1, 2, 2).transpose(1, 2, 0)
+    metres: Floats = WGS84.inv(*onto.transform(x0, y0), *onto.transform(x1, y1))[2]
+    return np.asarray(metres, float)
+
+
+def _moved(windows: Windows, at: At, x: Any, y: Any, crs: str) -> tuple[Floats, Floats]:
+    """Put coordinates (n, ...) of windows, each in its cube's CRS, into one CRS."""
+    names = [str(cube.crs) for cube in windows.cubes]
+    kinds, kind = np.unique(names, return_inverse=True)
+    if len(kinds) == 1:
+        x, y = transformer(str(kinds[0]), crs).transform(x, y)
+        return x, y
+    own = kind[windows.cube[at]]
+    for number, name in enumerate(kinds):
+        mine = np.flatnonzero(own == number)
+        if len(mine):
+            x[mine], y[mine] = transformer(str(name), crs).transform(x[mine], y[mine])
+    return x, y
+
+
+@lru_cache(maxsize=256)
+def transformer(crs: str, to: str) -> pyproj.Transformer:
+    """Give what puts x and y from one CRS into another."""
+    return pyproj.Transformer.from_crs(crs, to, always_xy=True)

@@ -1,0 +1,148 @@
+"""Which items touch the chips of a plan, and how much of each chip its sources cover: by outlines alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from geopipes import grids
+from geopipes.chips.footprints import chunks, edges, members, spans, times
+from geopipes.chips.groups import Sequences
+from geopipes.chips.windows import Indices, Windows
+from geopipes.datacubes.cube import Cube, MappedCube
+from geopipes.datacubes.stackcube import StackCube
+from geopipes.datacubes.together import InputsCube, JoinedCube
+
+if TYPE_CHECKING:
+    from shapely import Geometry
+
+    from geopipes.read.sources import Source
+
+ALWAYS = -1
+"""Stands for the date of a raster that is in every chip."""
+
+EDGE = 1e-6
+"""Of a chip's side: a raster that only touches an edge is in none of its pixels."""
+
+Dated = list[tuple[int, str]]
+"""The dates and the ids of items that share one outline."""
+
+
+def items_of_each(windows: Windows) -> npt.NDArray[np.object_]:
+    """Give the ids of the items that touch each chip at its dates: (n,) tuples, in the order of time."""
+    found: list[list[tuple[int, str]]] = [[] for _ in range(len(windows))]
+    for part in _moments(windows):
+        begin, end = spans(part)
+        for at, rasters, pairs in _touching(part):
+            for chip, raster in zip(at[pairs[0]].tolist(), pairs[1].tolist(), strict=True):
+                found[chip] += _within(rasters[raster], begin[chip], end[chip])
+    ids = np.empty(len(windows), object)
+    ids[:] = [tuple(dict.fromkeys(item for _, item in sorted(dated))) for dated in found]
+    return ids
+
+
+def items_of_all(windows: Windows) -> set[str]:
+    """Give the ids of the items that touch some chip of a plan at its dates."""
+    found: set[str] = set()
+    for part in _moments(windows):
+        begin, end = spans(part)
+        for at, rasters, pairs in _touching(part):
+            chips = at[pairs[0]]
+            for raster, low, high in np.unique([pairs[1], begin[chips], end[chips]], axis=1).T.tolist():
+                found |= {item for _, item in _within(rasters[raster], low, high)}
+    return found
+
+
+def days_of_all(windows: Windows) -> set[str]:
+    """Give the days (UTC) of which a plan holds images; of several inputs the first's."""
+    found: set[str] = set()
+    for part in _moments(windows):
+        begin, end = spans(part)
+        for index, cube in enumerate(part.cubes):
+            mine, stamps = part.cube == index, times(cube).astype("datetime64[D]")
+            if mine.any() and len(stamps):
+                low, high = np.zeros((2, len(stamps) + 1), np.int64)
+                np.add.at(low, begin[mine], 1)
+                np.add.at(high, end[mine] + 1, 1)
+                seen = np.cumsum(low - high)[:-1] > 0
+                found |= {str(day) for day in stamps[seen] if not np.isnat(day)}
+    return found
+
+
+def coverage(windows: Windows) -> npt.NDArray[np.float32]:
+    """Give the share of each chip that every source of its cube covers, (n,); of groups the least of the members."""
+    least = np.ones(len(windows), np.float32)
+    for part in members(windows):
+        for index, cube in enumerate(part.cubes):
+            mine = np.flatnonzero(part.cube == index)
+            if len(mine) == 0:
+                continue
+            footprint = cube.footprint
+            shapely.prepare(footprint)
+            whole = part.size[0] * part.size[1] * abs(cube.geobox.affine.a * cube.geobox.affine.e)
+            for piece in chunks(len(mine)):
+                left, bottom, right, top = edges(part, mine[piece])
+                boxes = shapely.box(left, bottom, right, top)
+                area = shapely.area(boxes)
+                partly = np.flatnonzero(~shapely.covers(footprint, boxes))
+                area[partly] = shapely.area(shapely.intersection(footprint, boxes[partly]))
+                least[mine[piece]] = np.minimum(least[mine[piece]], area / whole)
+    return least
+
+
+def _moments(windows: Windows) -> Iterator[Windows]:
+    """Give plans of one kind: the members of groups, and each date of sequences, whose dates need not be neighbours."""
+    for part in members(windows):
+        if isinstance(part, Sequences):
+            for date in part.when.T:
+                yield Windows(part.cubes, part.size, part.margin, 1, part.ids, part.cube, date, part.row, part.col)
+        else:
+            yield part
+
+
+def _within(dated: Dated, low: int, high: int) -> Dated:
+    """Give the items of some dates."""
+    return [(date, item) for date, item in dated if date == ALWAYS or low <= date <= high]
+
+
+def _touching(windows: Windows) -> Iterator[tuple[Indices, list[Dated], Indices]]:
+    """Give chips, some at a time, with the outlines of rasters that touch them.
+
+    Yields
+    ------
+    (at, rasters, pairs) : positions in the plan; for each outline its items; and (2, m), which of the chips and which
+        of the outlines
+    """
+    for index, cube in enumerate(windows.cubes):
+        mine = np.flatnonzero(windows.cube == index)
+        outlines: dict[Any, tuple[Geometry, dict[tuple[int, str], None]]] = {}
+        for date, source in _sources(cube) if len(mine) else ():
+            key = grids.key(source.geobox)
+            if key not in outlines:
+                outlines[key] = (grids.extent(source.geobox, cube.crs), {})
+            outlines[key][1][date, source.item] = None
+        tree = shapely.STRtree([outline for outline, _ in outlines.values()])
+        rasters = [list(dated) for _, dated in outlines.values()]
+        for piece in chunks(len(mine)):
+            left, bottom, right, top = edges(windows, mine[piece])
+            slack = EDGE * (right - left)
+            boxes = shapely.box(left + slack, bottom + slack, right - slack, top - slack)
+            yield mine[piece], rasters, tree.query(boxes, predicate="intersects")
+
+
+def _sources(cube: Cube) -> Iterator[tuple[int, Source]]:
+    """Give the rasters of a cube with their dates, but for what is joined to it."""
+    if isinstance(cube, StackCube):
+        always = cube.stack.times is None
+        for variable in cube.stack.variables:
+            for date, step in enumerate(variable.sources):
+                yield from ((ALWAYS if always else date, source) for source in step)
+    elif isinstance(cube, MappedCube | JoinedCube):
+        yield from _sources(cube.base)
+    elif isinstance(cube, InputsCube):
+        for number, part in enumerate(cube.cubes.values()):
+            yield from ((date if number == 0 else ALWAYS, source) for date, source in _sources(part))

@@ -1,0 +1,154 @@
+"""Normalize: pixels by what statistics say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import xarray as xr
+
+from geopipes.errors import StatisticsError, UnknownBand
+from geopipes.pixels import STALE
+
+if TYPE_CHECKING:
+    from geopipes.statistics.results import Statistics
+
+How = Literal["standard", "percentiles", "minmax"]
+
+
+@overload
+def normalize(
+    dataset: xr.Dataset, statistics: Statistics, *, how: How = "standard", variables: str | Sequence[str] | None = None
+) -> xr.Dataset: ...
+@overload
+def normalize(
+    dataset: dict[str, xr.Dataset],
+    statistics: Statistics,
+    *,
+    how: How = "standard",
+    variables: str | Sequence[str] | None = None,
+) -> dict[str, xr.Dataset]: ...
+def normalize(
+    dataset: Any, statistics: Statistics, *, how: How = "standard", variables: str | Sequence[str] | None = None
+) -> Any:
+    """Bring variables to a common scale: subtract a centre and divide by a width.
+
+    A pixel of the result depends on that pixel and the statistics alone. A variable that holds one value alone
+    becomes 0. Nothing is clipped.
+
+    Parameters
+    ----------
+    dataset : with variables (time, y, x) and ``valid``, or a dict of them for several inputs
+    statistics : of these variables after the same steps, as `geopipes.statistics.statistics` gives them
+    how : ``"standard"``, mean 0 and standard deviation 1; ``"percentiles"``, the lowest percentile of the statistics
+        0 and the highest 1; ``"minmax"``, the minimum 0 and the maximum 1
+    variables : to normalize, of several inputs as ``"s2/red"``; None for all that the statistics know, but classes
+
+    Returns
+    -------
+    the same Dataset with those variables as float32, NaN where they are not valid, without the attributes of stored
+    pixels; others stay as they are
+
+    Raises
+    ------
+    UnknownBand
+        if a variable is in the Dataset or in the statistics alone
+    StatisticsError
+        if a variable is of classes, none of its pixels was valid, or there are no two percentiles
+    """
+    if how not in ("standard", "percentiles", "minmax"):
+        raise StatisticsError(f"normalize(how={how!r}): write 'standard', 'percentiles' or 'minmax'")
+    parts = dataset if isinstance(dataset, dict) else {"": dataset}
+    there = {name: (part, variable) for part, data in parts.items() for name, variable in named(data, part).items()}
+    known = {name.partition("[")[0]: summary.categorical for name, summary in statistics.variables.items()}
+    names = _chosen(variables, there, known)
+    changed: dict[str, dict[str, xr.DataArray]] = {}
+    for name in names:
+        part, variable = there[name]
+        changed.setdefault(part, {})[variable] = _normalized(parts[part], variable, name, statistics, how)
+    done = {part: data.assign(changed[part]) if part in changed else data for part, data in parts.items()}
+    return done if isinstance(dataset, dict) else done[""]
+
+
+def _chosen(variables: str | Sequence[str] | None, there: Iterable[str], known: dict[str, bool]) -> list[str]:
+    """Say which variables are to be normalized."""
+    if variables is None:
+        names = [name for name in there if known.get(name) is False]
+        if not names:
+            raise StatisticsError(f"normalize: the Dataset has {sorted(there)}, the statistics are of {sorted(known)}")
+        return names
+    names = [variables] if isinstance(variables, str) else list(variables)
+    for name in names:
+        if name not in there or name not in known:
+            where, has = ("Dataset", there) if name not in there else ("statistics", known)
+            raise UnknownBand(f"normalize: there is no variable {name!r} in the {where}; there are {sorted(has)}")
+        if known[name]:
+            raise StatisticsError(f"normalize: {name!r} holds classes, which have no mean; leave it out")
+    return names
+
+
+def _normalized(dataset: xr.Dataset, variable: str, name: str, statistics: Statistics, how: How) -> xr.DataArray:
+    """Normalize one variable."""
+    values = dataset[variable]
+    keys = list(layers(values, name))
+    unknown = [key for key in keys if key not in statistics.variables]
+    if unknown:
+        raise UnknownBand(f"normalize: the statistics do not know {unknown}; they are of {list(statistics.variables)}")
+    precision = np.float32 if np.can_cast(values.dtype, np.float32, "safe") else np.float64
+    centre, width = np.array([statistics.scale(key, how) for key in keys]).T
+    near = centre.astype(precision)  # what float32 rounds off the centre is taken away by itself
+    band = banded(values)
+    near, rest, width = (
+        xr.Variable(() if band is None else (band,), column[0] if band is None else column).astype(precision)
+        for column in (near, centre - near, width)
+    )
+    result = (((values.astype(precision) - near) - rest) / width).astype(np.float32)
+    result = result.where(measured(dataset, variable)).transpose(*values.dims)
+    result.attrs = {key: value for key, value in values.attrs.items() if key not in STALE}
+    return result
+
+
+def measured(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """Say where a variable was measured: where ``valid`` for those of the stack, else by its own nodata; never NaN.
+
+    Returns
+    -------
+    bool, with the variable's dims; on dask where the variable is
+    """
+    variable = dataset[name]
+    there = variable.notnull() if variable.dtype.kind == "f" else xr.ones_like(variable, bool)
+    joined = variable.attrs.get("joined") or "valid" not in dataset
+    if not joined and set(dataset["valid"].dims) <= set(variable.dims):
+        return (there & dataset["valid"]).transpose(*variable.dims)
+    nodata = variable.attrs.get("nodata", variable.attrs.get("_FillValue"))
+    return there if nodata is None else there & (variable != nodata)
+
+
+def named(dataset: xr.Dataset, part: str = "") -> dict[str, str]:
+    """Give the variables of pixels by the names that statistics have for them: ``"red"``, of an input ``"s2/red"``."""
+    names = [str(name) for name, v in dataset.data_vars.items() if name != "valid" and {"y", "x"} <= set(v.dims)]
+    return {f"{part}/{name}" if part else name: name for name in names}
+
+
+def banded(variable: xr.DataArray) -> str | None:
+    """Give the dim of a variable's bands, where it has several.
+
+    Raises
+    ------
+    StatisticsError
+        if there are dims beside time, one of bands, y and x
+    """
+    dims = [str(dim) for dim in variable.dims if dim not in ("time", "y", "x")]
+    if len(dims) > 1:
+        raise StatisticsError(f"{variable.name!r} is {variable.dims}: statistics know time, one dim of bands, y and x")
+    return dims[0] if dims else None
+
+
+def layers(variable: xr.DataArray, name: str) -> dict[str, xr.DataArray]:
+    """Give a variable by its name; one of several bands band by band, ``"embedding[A00]"``."""
+    band = banded(variable)
+    if band is None:
+        return {name: variable}
+    labels = variable[band].values if band in variable.coords else range(variable.sizes[band])
+    return {f"{name}[{label}]": variable.isel({band: i}) for i, label in enumerate(labels)}
