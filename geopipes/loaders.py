@@ -7,9 +7,7 @@ made by position in the plan and never shift. Worker processes of a torch DataLo
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +16,7 @@ from math import ceil, prod
 from typing import Any, Protocol
 
 from geopipes.steps import Step, call
-
-IN_FLIGHT = 2
-"""Chips in flight for each reading thread: one being read, one waiting to be taken."""
+from geopipes.threads import in_order
 
 
 class _Hole:
@@ -173,24 +169,8 @@ def _elements(source: Any, each: Sequence[Each], rows: int, mine: Callable[[int]
         return
     positions = [position for position in range(len(source)) if mine(position)]
     straight = _straight(source, each, rows)
-    pending: deque[tuple[int, Future[Any]]] = deque()
-    with (
-        source.loading(positions, straight) as load,
-        ThreadPoolExecutor(source.threads, thread_name_prefix="geopipes-read") as pool,
-    ):
-        work = partial(_read, load, each[1:] if straight else each)
-        try:
-            for position in positions:
-                pending.append((position, pool.submit(work, position)))
-                if len(pending) >= IN_FLIGHT * source.threads:
-                    done, future = pending.popleft()
-                    yield done, future.result()
-            while pending:
-                done, future = pending.popleft()
-                yield done, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+    with source.loading(positions, straight) as load:
+        yield from in_order(partial(_read, load, each[1:] if straight else each), positions, source.threads)
 
 
 def _straight(source: Any, each: Sequence[Each], rows: int) -> Any:

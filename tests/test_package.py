@@ -101,6 +101,8 @@ def test_imports_point_one_way() -> None:
     way = [
         "errors",
         "steps",
+        "threads",
+        "progress",
         "read",
         "grids",
         "catalogs",

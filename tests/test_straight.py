@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from affine import Affine
 
 import geopipes as gp
 from geopipes.loaders import Each
@@ -78,6 +81,26 @@ def test_rows_of_a_batch_are_written_in_place(land: Synthetic) -> None:
     kept = [chip["image"] for chip in chips.read().tensor(image=["red", "nir", "scl"], fill=0).filter(odd).batch(1)]
     every = list(chips.read().tensor(image=["red", "nir", "scl"], fill=0))
     np.testing.assert_array_equal(torch.cat(kept), torch.stack([s["image"] for s in every if odd(s)]))
+
+
+def test_each_join_is_asked_whether_it_covers_the_chip(tmp_path: Path) -> None:
+    def raster(name: str, width: int, **profile: Any) -> gp.Pipe[Any]:
+        place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
+        shape = {"height": 64, "width": width, "count": 1, "dtype": "uint8"}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **shape, **place, **profile) as file:
+            file.write(np.ones((1, 64, width), "uint8"))
+        return gp.rasters(tmp_path / f"{name}.tif")
+
+    cubes = raster("image", 64).stack(None)
+    narrow, whole = raster("narrow", 40), raster("whole", 64)
+    for labels in ({"a": narrow, "b": whole}, {"a": whole, "b": narrow}):
+        joined = cubes
+        for name, label in labels.items():
+            joined = joined.join(label, name=name)
+        image = next(iter(cubes._value.get().cubes[0].dataset.data_vars))
+        batches = joined.chip(64, coverage="any").read().tensor(image=[image], a="a", b="b", fill=0).batch(1)
+        with pytest.raises(gp.errors.SourceError, match="states no nodata and does not cover"):
+            list(batches)
 
 
 def test_memory_of_a_batch_is_another_ones_only_when_nobody_holds_it(land: Synthetic) -> None:

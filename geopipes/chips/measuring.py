@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,19 +24,15 @@ from geopipes.datacubes.cube import Cubes
 from geopipes.datacubes.lazies import cropped
 from geopipes.errors import ChipError, StepError
 from geopipes.fingerprints import Document, chain, describe
+from geopipes.progress import progressing
 from geopipes.steps import Step
+from geopipes.threads import in_order
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 MOST_CLASSES = 1000
 """Values of a variable in one chip beyond which it names no classes."""
-
-AHEAD = 2
-"""Chips in flight for each thread that reads."""
-
-PAUSE = 0.5
-"""Seconds between two lines of the bar."""
 
 Progress = Callable[[int, int], None]
 """Is told of the chips done, and of all."""
@@ -182,13 +174,14 @@ def _read_all(
     once, which = distinct(target, dated=True) if type(target) is Windows else _all(target)
     done = kept.begun(len(once))
     todo = np.flatnonzero(~done)
-    tell = _telling(progress)
+    rows = _rows(target, once, todo, wanted, threads, cache)
     with kept.journal() as write:
         measured = len(once) - len(todo)
-        for number, row in _rows(target, once, todo, wanted, threads, cache):
+        for number, row in progressing(rows, len(todo), "measure") if progress is True else rows:
             write(number, row)
             measured += 1
-            tell(measured, len(once))
+            if callable(progress):
+                progress(measured, len(once))
     return {name: column[which] for name, column in kept.gathered(len(once)).items()}
 
 
@@ -196,23 +189,10 @@ def _rows(
     target: Windows, once: Indices, todo: Indices, wanted: Measures, threads: int, cache: int
 ) -> Iterator[tuple[int, Row]]:
     """Measure chips on threads, in order, a few in flight."""
-    with (
-        Reading(target, threads, cache).loading(once[todo].tolist()) as load,
-        ThreadPoolExecutor(threads, thread_name_prefix="geopipes-measure") as pool,
-    ):
-        pending: deque[tuple[int, Future[Row]]] = deque()
-        try:
-            for number in todo.tolist():
-                pending.append((number, pool.submit(lambda at: wanted(load(at)), int(once[number]))))
-                if len(pending) >= AHEAD * threads:
-                    ready, future = pending.popleft()
-                    yield ready, future.result()
-            while pending:
-                ready, future = pending.popleft()
-                yield ready, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+    numbers = dict(zip(once[todo].tolist(), todo.tolist(), strict=True))
+    with Reading(target, threads, cache).loading([*numbers]) as load:
+        for position, row in in_order(lambda at: wanted(load(at)), numbers, threads):
+            yield numbers[position], row
 
 
 def _all(target: Windows) -> tuple[Indices, Indices]:
@@ -281,20 +261,3 @@ def _number(name: str, value: Any) -> float:
         raise StepError(
             f"measure({name}=...): the function gave {type(value).__name__}; needed is one number"
         ) from error
-
-
-def _telling(progress: bool | Progress) -> Progress:
-    """Give what is told of each chip that is done: a bar on stderr, a function of one's own, or nobody."""
-    if callable(progress):
-        return progress
-    shown = -PAUSE if progress else float("inf")
-
-    def tell(done: int, total: int) -> None:
-        nonlocal shown
-        if (now := monotonic()) - shown >= PAUSE or (progress and done == total):
-            shown = now
-            print(
-                f"\rmeasure {done}/{total} {done / total:4.0%}", end="\n" * (done == total), file=sys.stderr, flush=True
-            )
-
-    return tell

@@ -18,7 +18,7 @@ from geopipes.datacubes.cube import Cubes
 from geopipes.datacubes.lazies import cropped
 from geopipes.errors import SourceError, StatisticsError, UnknownBand
 from geopipes.normalizing import layers, measured, named
-from geopipes.statistics.progress import progressing
+from geopipes.progress import progressing
 from geopipes.statistics.results import Statistics, merge
 from geopipes.statistics.summaries import Summary
 from geopipes.steps import Step

@@ -197,7 +197,7 @@ class Maker:
         if i == 0:
             valid, measured = self._rows.row(position, f"{name}_valid", (dates, height, width), BOOL)
         else:
-            valid, measured = None, scratch("joined", (dates, height, width), BOOL)
+            valid, measured = None, np.empty((dates, height, width), bool)
         dtype = stack.variables[0].dtype
         return self._named(name, row, valid), Block({dtype: pixels}, {dtype: scratch("ok", shape, BOOL)}, measured)
 

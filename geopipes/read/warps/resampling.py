@@ -88,14 +88,8 @@ def _fill(where: Located, crop: Crop, out: Array, ok: Array) -> None:
     dtype = out.dtype
     if where.resampling == "nearest":
         raw = np.dtype(f"u{dtype.itemsize}")  # copied as they are
-        nearest(
-            crop._replace(pixels=crop.pixels.view(raw)),
-            where.places.rows,
-            where.places.cols,
-            where.cells,
-            out.view(raw),
-            ok,
-        )
+        crop, places = crop._replace(pixels=crop.pixels.view(raw)), where.places
+        nearest(crop, places.rows, places.cols, where.cells, out.view(raw), ok)
     elif where.resampling in ("average", "mode"):
         _fill_areas(where, crop, out, ok)
     else:
