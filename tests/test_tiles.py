@@ -202,6 +202,21 @@ def test_threads_with_failures_see_right_pixels(seed: int, room: int) -> None:
     assert tiles.counts.held == 0
 
 
+def test_what_is_forgotten_is_decoded_anew_into_the_same_memory() -> None:
+    source, tiles = Decoder(), Tiles(10**6)
+    with tiles.hold([source.wanted(0)]) as kept:
+        with tiles.hold([source.wanted(1), source.wanted(2)]):
+            pass
+        before = tiles.counts.held
+        tiles.forget()
+        assert tiles.counts.held == before
+        with tiles.hold([source.wanted(0), source.wanted(1)]) as again:
+            assert again[0] is kept[0]
+            assert (again[1] == value(1, 0)).all()
+    assert tiles.counts.held == before
+    assert source.decoded == {(0, 0): 1, (1, 0): 2, (2, 0): 1}
+
+
 def test_an_error_is_raised_where_it_happened_and_not_kept() -> None:
     tiles, decoder = Tiles(2**20), Decoder({(1, 0): 1})
     with pytest.raises(OSError, match="tile 1, part 0"), tiles.hold([decoder.wanted(0), decoder.wanted(1)]):
