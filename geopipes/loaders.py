@@ -178,9 +178,10 @@ def _straight(source: Any, each: Sequence[Each], rows: int) -> Any:
     tensors = sys.modules.get("geopipes.tensors")
     if tensors is None or not each or each[0].step.function is not tensors.tensor:
         return None
+    from geopipes.tensors.rows import FreshRows
     from geopipes.tensors.straight import sampler
 
-    return sampler(source.windows, each[0].step, rows)
+    return sampler(source.windows, each[0].step, FreshRows(rows, len(source)))
 
 
 def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from math import prod
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 from weakref import finalize
 
 import numpy as np
@@ -22,22 +22,8 @@ FREE = 2
 Buffer = npt.NDArray[np.uint8]
 
 
-class Rows:
-    """Tensors for batches to come, handed out row by row to any thread.
-
-    The memory of a batch that nobody holds any more becomes that of another one: touching fresh memory for the
-    first time costs as much as decoding what is written to it.
-
-    Parameters
-    ----------
-    size : samples in a batch
-    total : samples in all
-    """
-
-    def __init__(self, size: int, total: int) -> None:
-        self._size, self._total, self._lock = size, total, Lock()
-        self._begun: dict[tuple[int, str], tuple[torch.Tensor, npt.NDArray[Any], set[int]]] = {}
-        self._free: dict[int, deque[Buffer]] = {}  # by bytes
+class Rows(Protocol):
+    """Places for the tensors of samples, in batches to come, for any thread."""
 
     def row(
         self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -50,7 +36,31 @@ class Rows:
         name : of the tensor
         shape, dtype : of the tensor; one that differs from those before in the batch gets a place of its own
         """
-        group, index = divmod(position, self._size)
+
+
+class FreshRows:
+    """Rows of batches made in this process.
+
+    The memory of a batch that nobody holds any more becomes that of another one: touching fresh memory for the
+    first time costs as much as decoding what is written to it.
+
+    Parameters
+    ----------
+    size : samples in a batch
+    total : samples in all
+    ranks : that take positions in turn, of whose batches this process makes its part
+    """
+
+    def __init__(self, size: int, total: int, ranks: int = 1) -> None:
+        self._size, self._total, self._ranks, self._lock = size, total, ranks, Lock()
+        self._begun: dict[tuple[int, str], tuple[torch.Tensor, npt.NDArray[Any], set[int]]] = {}
+        self._free: dict[int, deque[Buffer]] = {}  # by bytes
+
+    def row(
+        self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+        """Give the place of a sample's tensor: see `Rows`."""
+        group, index = divmod(position // self._ranks, self._size)
         key = group, name
         begun = self._begun.get(key)
         if begun is None:

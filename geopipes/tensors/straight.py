@@ -27,14 +27,14 @@ from geopipes.tensors.stacking import checked_fill, stacked, stored_dtype
 BOOL = np.dtype(bool)
 
 
-def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int], dict[str, Any]] | None:
+def sampler(windows: Windows, step: Step, rows: Rows) -> Callable[[Windows, int], dict[str, Any]] | None:
     """Give what reads the chip at a position to the very sample that the step ``tensor`` makes of its Dataset.
 
     Parameters
     ----------
     windows : the plan
     step : ``tensor``, with its options
-    size : samples of the batches that follow; 1 where none do
+    rows : of the batches that follow
 
     Returns
     -------
@@ -45,7 +45,6 @@ def sampler(windows: Windows, step: Step, size: int) -> Callable[[Windows, int],
         return None
     wanted = Wanted(**step.kwargs)
     makers: list[Maker] = []
-    rows = Rows(size, len(windows))
     for cube in windows.cubes:
         parts = Parts.of(cube)
         if parts is None or not wanted.known_to(parts, windows.dates):
