@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import xarray as xr
 
+from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StatisticsError, UnknownBand
-from geopipes.pixels import STALE
+from geopipes.pixels import STALE, speaks
 
 if TYPE_CHECKING:
     from geopipes.statistics.results import Statistics
@@ -57,18 +59,32 @@ def normalize(
     StatisticsError
         if a variable is of classes, none of its pixels was valid, or there are no two percentiles
     """
+    parts = dataset if isinstance(dataset, dict) else {"": dataset}
+    edits = _edits(parts, statistics, how, variables)
+    done = {part: edited(data, edits[part]) if part in edits else data for part, data in parts.items()}
+    return done if isinstance(dataset, dict) else done[""]
+
+
+def normalization(
+    dataset: xr.Dataset, statistics: Statistics, *, how: How = "standard", variables: str | Sequence[str] | None = None
+) -> list[Edit]:
+    """Tell what `normalize` does to a Dataset; its pixels are not looked at."""
+    return _edits({"": dataset}, statistics, how, variables)[""]
+
+
+def _edits(
+    parts: dict[str, xr.Dataset], statistics: Statistics, how: How, variables: str | Sequence[str] | None
+) -> dict[str, list[Edit]]:
+    """Tell what is to be done to each input, where there is anything."""
     if how not in ("standard", "percentiles", "minmax"):
         raise StatisticsError(f"normalize(how={how!r}): write 'standard', 'percentiles' or 'minmax'")
-    parts = dataset if isinstance(dataset, dict) else {"": dataset}
     there = {name: (part, variable) for part, data in parts.items() for name, variable in named(data, part).items()}
     known = {name.partition("[")[0]: summary.categorical for name, summary in statistics.variables.items()}
-    names = _chosen(variables, there, known)
-    changed: dict[str, dict[str, xr.DataArray]] = {}
-    for name in names:
+    edits: dict[str, list[Edit]] = {}
+    for name in dict.fromkeys(_chosen(variables, there, known)):
         part, variable = there[name]
-        changed.setdefault(part, {})[variable] = _normalized(parts[part], variable, name, statistics, how)
-    done = {part: data.assign(changed[part]) if part in changed else data for part, data in parts.items()}
-    return done if isinstance(dataset, dict) else done[""]
+        edits.setdefault(part, []).append(_normalization(parts[part], variable, name, statistics, how))
+    return edits
 
 
 def _chosen(variables: str | Sequence[str] | None, there: Iterable[str], known: dict[str, bool]) -> list[str]:
@@ -88,8 +104,8 @@ def _chosen(variables: str | Sequence[str] | None, there: Iterable[str], known: 
     return names
 
 
-def _normalized(dataset: xr.Dataset, variable: str, name: str, statistics: Statistics, how: How) -> xr.DataArray:
-    """Normalize one variable."""
+def _normalization(dataset: xr.Dataset, variable: str, name: str, statistics: Statistics, how: How) -> Edit:
+    """Tell what is to be done to one variable."""
     values = dataset[variable]
     keys = list(layers(values, name))
     unknown = [key for key in keys if key not in statistics.variables]
@@ -99,14 +115,28 @@ def _normalized(dataset: xr.Dataset, variable: str, name: str, statistics: Stati
     centre, width = np.array([statistics.scale(key, how) for key in keys]).T
     near = centre.astype(precision)  # what float32 rounds off the centre is taken away by itself
     band = banded(values)
-    near, rest, width = (
+    scales = (
         xr.Variable(() if band is None else (band,), column[0] if band is None else column).astype(precision)
         for column in (near, centre - near, width)
     )
-    result = (((values.astype(precision) - near) - rest) / width).astype(np.float32)
-    result = result.where(measured(dataset, variable)).transpose(*values.dims)
-    result.attrs = {key: value for key, value in values.attrs.items() if key not in STALE}
-    return result
+    valid, nodata = _told_by(dataset, variable)
+    kept = {key: value for key, value in values.attrs.items() if key not in STALE}
+    reads = (variable, *scales, *(["valid"] if valid else []))
+    return Edit(variable, reads, partial(_normalized, nodata=nodata), np.dtype(np.float32), kept)
+
+
+def _normalized(
+    values: Array, near: Array, rest: Array, width: Array, *valid: Array, nodata: Any, out: Array | None
+) -> Array:
+    """Normalize pixels in the precision of ``near``."""
+    there = valid[0] if valid else None if nodata is None else values != nodata
+    result = into(values, near.dtype, out if out is not None and out.dtype == near.dtype else None)
+    result -= near
+    result -= rest
+    result /= width
+    if result.dtype != np.float32:
+        result = into(result, np.dtype(np.float32), out)
+    return blanked(result, there)
 
 
 def measured(dataset: xr.Dataset, name: str) -> xr.DataArray:
@@ -118,11 +148,18 @@ def measured(dataset: xr.Dataset, name: str) -> xr.DataArray:
     """
     variable = dataset[name]
     there = variable.notnull() if variable.dtype.kind == "f" else xr.ones_like(variable, bool)
-    joined = variable.attrs.get("joined") or "valid" not in dataset
-    if not joined and set(dataset["valid"].dims) <= set(variable.dims):
+    valid, nodata = _told_by(dataset, name)
+    if valid:
         return (there & dataset["valid"]).transpose(*variable.dims)
-    nodata = variable.attrs.get("nodata", variable.attrs.get("_FillValue"))
     return there if nodata is None else there & (variable != nodata)
+
+
+def _told_by(dataset: xr.Dataset, name: str) -> tuple[bool, Any]:
+    """Say whether ``valid`` tells where a variable was measured; else the nodata that does, None for none."""
+    attrs = dataset.variables[name].attrs
+    if not attrs.get("joined") and speaks(dataset, name):
+        return True, None
+    return False, attrs.get("nodata", attrs.get("_FillValue"))
 
 
 def named(dataset: xr.Dataset, part: str = "") -> dict[str, str]:

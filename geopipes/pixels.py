@@ -6,16 +6,19 @@ gives the same on a chip as on the whole cube, on numpy and on dask, before or a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
+from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StepError, UnknownBand
 
 STALE = ("nodata", "_FillValue", "scale_factor", "add_offset")
 """Attributes of stored pixels that no longer hold once their values are changed."""
+
+FLOAT = np.dtype(np.float32)
 
 
 def scale(dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, offset: float = 0.0) -> xr.Dataset:
@@ -36,8 +39,17 @@ def scale(dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, off
     UnknownBand
         if a band is not there
     """
-    scaled = {name: _floating(dataset, name) for name in _names(dataset, bands)}
-    return _changed(dataset, {n: v * np.float32(factor) + np.float32(offset) for n, v in scaled.items()})
+    return edited(dataset, scaling(dataset, bands, factor=factor, offset=offset))
+
+
+def scaling(
+    dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, offset: float = 0.0
+) -> list[Edit]:
+    """Tell what `scale` does to a Dataset; its pixels are not looked at."""
+    function = partial(_scaled, factor=np.float32(factor), offset=np.float32(offset))
+    # ``valid`` comes last: that of the others is as it was.
+    names = sorted(dict.fromkeys(_names(dataset, bands)), key=lambda name: name == "valid")
+    return [_floats(dataset, name, (name,), function) for name in names]
 
 
 def normalized_difference(dataset: xr.Dataset, first: str, second: str, *, name: str) -> xr.Dataset:
@@ -59,10 +71,12 @@ def normalized_difference(dataset: xr.Dataset, first: str, second: str, *, name:
     UnknownBand
         if a band is not there
     """
-    _names(dataset, (first, second))
-    a, b = _floating(dataset, first), _floating(dataset, second)
-    total = a + b
-    return _changed(dataset, {name: (a - b) / total.where(total != 0)})
+    return edited(dataset, differencing(dataset, first, second, name=name))
+
+
+def differencing(dataset: xr.Dataset, first: str, second: str, *, name: str) -> list[Edit]:
+    """Tell what `normalized_difference` does to a Dataset; its pixels are not looked at."""
+    return [_floats(dataset, name, _names(dataset, (first, second)), _difference)]
 
 
 def mask_values(dataset: xr.Dataset, band: str, values: Sequence[float]) -> xr.Dataset:
@@ -85,17 +99,23 @@ def mask_values(dataset: xr.Dataset, band: str, values: Sequence[float]) -> xr.D
     StepError
         if the Dataset has no ``valid``
     """
+    return edited(dataset, masking(dataset, band, values))
+
+
+def masking(dataset: xr.Dataset, band: str, values: Sequence[float]) -> list[Edit]:
+    """Tell what `mask_values` does to a Dataset; its pixels are not looked at."""
     _names(dataset, band)
     if "valid" not in dataset:
         raise StepError("mask_values needs the boolean 'valid' that stack() gives; there is none in this Dataset")
-    valid = dataset["valid"] & ~dataset[band].isin(list(values))
-    dims = set(valid.dims)
-    floats = {
-        name: variable.where(valid)
-        for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind == "f" and dims <= set(variable.dims)
-    }
-    return dataset.assign({name: v.transpose(*dataset[name].dims) for name, v in floats.items()} | {"valid": valid})
+    valid = dataset.variables["valid"]
+    dims = {*valid.dims, *dataset.variables[band].dims}
+    function = partial(_without, values=list(values))
+    edits = [Edit("valid", ("valid", band), function, np.dtype(bool), dict(valid.attrs))]
+    for name in map(str, dataset.data_vars):
+        variable = dataset.variables[name]
+        if variable.dtype.kind == "f" and dims <= set(variable.dims):
+            edits.append(Edit(name, (name, "valid"), _masked, variable.dtype, dict(variable.attrs)))
+    return edits
 
 
 def _names(dataset: xr.Dataset, bands: str | Sequence[str]) -> list[str]:
@@ -113,17 +133,41 @@ def _names(dataset: xr.Dataset, bands: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _floating(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """Give a variable as float32, NaN where not valid."""
-    values = dataset[name].astype(np.float32)
-    if "valid" in dataset and set(dataset["valid"].dims) <= set(values.dims):
-        values = values.where(dataset["valid"]).transpose(*dataset[name].dims)
-    return values
+def _floats(dataset: xr.Dataset, name: str, reads: Sequence[str], function: Callable[..., Array]) -> Edit:
+    """Tell of float32 made of some variables, each with what of ``valid`` speaks of it."""
+    attrs = dataset.variables[name].attrs if name in dataset else {}
+    kept = {key: value for key, value in attrs.items() if key not in STALE}
+    spoken = [speaks(dataset, read) for read in reads]
+    given = (*reads, "valid") if any(spoken) else tuple(reads)
+    return Edit(name, given, partial(function, spoken=spoken), FLOAT, kept)
 
 
-def _changed(dataset: xr.Dataset, variables: dict[Any, xr.DataArray]) -> xr.Dataset:
-    """Assign changed variables, without attributes that no longer hold."""
-    for name, variable in variables.items():
-        kept = dataset[name].attrs if name in dataset else {}
-        variable.attrs = {key: value for key, value in kept.items() if key not in STALE}
-    return dataset.assign(variables)
+def speaks(dataset: xr.Dataset, name: str) -> bool:
+    """Say whether ``valid`` is there and has no dims but a variable's."""
+    return "valid" in dataset and set(dataset.variables["valid"].dims) <= set(dataset.variables[name].dims)
+
+
+def _scaled(
+    values: Array, *valid: Array, spoken: Sequence[bool], factor: np.float32, offset: np.float32, out: Array | None
+) -> Array:
+    result = blanked(into(values, FLOAT, out), valid[0] if spoken[0] else None)
+    np.multiply(result, factor, out=result)
+    return np.add(result, offset, out=result)
+
+
+def _difference(first: Array, second: Array, *valid: Array, spoken: Sequence[bool], out: Array | None) -> Array:
+    a, b = (
+        blanked(into(values, FLOAT, None), valid[0] if known else None)
+        for values, known in zip((first, second), spoken, strict=True)
+    )
+    total = np.asarray(a + b)
+    np.copyto(total, np.nan, where=total == 0)
+    return np.divide(a - b, total, out=out)
+
+
+def _without(valid: Array, band: Array, *, values: list[float], out: Array | None) -> Array:
+    return np.logical_and(valid, np.isin(band, values, invert=True), out=out)
+
+
+def _masked(values: Array, valid: Array, *, out: Array | None) -> Array:
+    return blanked(into(values, values.dtype, out), valid)
