@@ -156,23 +156,23 @@ def _written(root: Path, size: Size, threads: int) -> dict[str, list[dict[str, A
 
 def _scene(root: Path, identity: str, grid: GeoBox, when: datetime, bands: int, *, tile: int) -> pystac.Item:
     """Write the bands of a scene, each a file."""
-    item = _item(identity, grid, when, _footprint(grid))
+    item = new_item(identity, grid, when, _footprint(grid))
     top, left = round(grid.affine.f / PIXEL), round(grid.affine.c / PIXEL)
     ground = texture.ground(-top, left, grid.shape.y)
     inside = _seen(grid.shape.y)
     for band in range(bands):
         pixels = texture.band(ground, -top, left, band, when.timetuple().tm_yday)
         pixels[~inside] = 0
-        _add(item, f"B{band + 1}", root / identity / f"{identity}_B{band + 1}.tif", grid, pixels, tile, nodata=0)
+        add_asset(item, f"B{band + 1}", root / identity / f"{identity}_B{band + 1}.tif", grid, pixels, tile, nodata=0)
     return item
 
 
 def _label(root: Path, grid: GeoBox, *, tile: int) -> pystac.Item:
     """Write the label."""
-    item = _item("crop", grid, START, shapely.box(0, 0, 1, 1))
+    item = new_item("crop", grid, START, shapely.box(0, 0, 1, 1))
     top, left = round(grid.affine.f / PIXEL), round(grid.affine.c / PIXEL)
     pixels = texture.classes(-top, left, *grid.shape)
-    _add(item, "crop", root / f"crop_{START:%Y%m%d}.tif", grid, pixels, tile, nodata=255)
+    add_asset(item, "crop", root / f"crop_{START:%Y%m%d}.tif", grid, pixels, tile, nodata=255)
     return item
 
 
@@ -202,7 +202,7 @@ def _footprint(grid: GeoBox) -> shapely.Polygon:
     return shapely.Polygon(outline.exterior.coords)
 
 
-def _item(identity: str, grid: GeoBox, when: datetime, outline: shapely.Polygon) -> pystac.Item:
+def new_item(identity: str, grid: GeoBox, when: datetime, outline: shapely.Polygon) -> pystac.Item:
     if identity == "crop":
         outline = shapely.Polygon(grid.extent.to_crs("EPSG:4326", resolution=100 * PIXEL).exterior.coords)
     return pystac.Item(
@@ -219,7 +219,7 @@ def _item(identity: str, grid: GeoBox, when: datetime, outline: shapely.Polygon)
     )
 
 
-def _add(item: pystac.Item, name: str, path: Path, grid: GeoBox, pixels: Any, tile: int, *, nodata: int) -> None:
+def add_asset(item: pystac.Item, name: str, path: Path, grid: GeoBox, pixels: Any, tile: int, *, nodata: int) -> None:
     """Write (y, x) pixels as a tiled GeoTIFF, and describe it as an asset."""
     path.parent.mkdir(parents=True, exist_ok=True)
     profile = {

@@ -168,20 +168,22 @@ def _elements(source: Any, each: Sequence[Each], rows: int, mine: Callable[[int]
                 yield position, _through(each, position, element)
         return
     positions = [position for position in range(len(source)) if mine(position)]
-    straight = _straight(source, each, rows)
+    straight, each = _straight(source, each, rows)
     with source.loading(positions, straight) as load:
-        yield from in_order(partial(_read, load, each[1:] if straight else each), positions, source.threads)
+        yield from in_order(partial(_read, load, each), positions, source.threads)
 
 
-def _straight(source: Any, each: Sequence[Each], rows: int) -> Any:
-    """Give what reads chips straight into the rows of batches of tensors, where the first step allows it."""
+def _straight(source: Any, each: Sequence[Each], rows: int) -> tuple[Any, Sequence[Each]]:
+    """Give what reads chips straight into the rows of batches of tensors, where the steps allow it, and those left."""
     tensors = sys.modules.get("geopipes.tensors")
-    if tensors is None or not each or each[0].step.function is not tensors.tensor:
-        return None
+    end = next((i for i, op in enumerate(each, 1) if tensors and op.step.function is tensors.tensor), 0)
+    if end == 0 or any(op.keeps for op in each[:end]):
+        return None, each
     from geopipes.tensors.rows import FreshRows
     from geopipes.tensors.straight import sampler
 
-    return sampler(source.windows, each[0].step, FreshRows(rows, len(source)))
+    straight = sampler(source.windows, [op.step for op in each[:end]], FreshRows(rows, len(source)))
+    return straight, each[end:] if straight else each
 
 
 def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:

@@ -42,9 +42,7 @@ def scale(dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, off
     return edited(dataset, scaling(dataset, bands, factor=factor, offset=offset))
 
 
-def scaling(
-    dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, offset: float = 0.0
-) -> list[Edit]:
+def scaling(dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, offset: float = 0.0) -> list[Edit]:
     """Tell what `scale` does to a Dataset; its pixels are not looked at."""
     function = partial(_scaled, factor=np.float32(factor), offset=np.float32(offset))
     # ``valid`` comes last: that of the others is as it was.

@@ -39,7 +39,7 @@ class JoinedCube(Cube):
     @cached_property
     def dataset(self) -> xr.Dataset:
         """Both, lazy; `valid` is the base's alone."""
-        joined: xr.Dataset = self.base.dataset.assign(self._own(self.other.dataset).data_vars)
+        joined: xr.Dataset = self.base.dataset.assign(self.own(self.other.dataset).data_vars)
         return joined
 
     @cached_property
@@ -52,7 +52,7 @@ class JoinedCube(Cube):
         base: xr.Dataset = self.base.read(window, names)
         other = self.other.read(Window(window.rows, window.cols))
         self.check_covered(bool(other["valid"].values.all()), window)
-        return base.assign(self._own(other).data_vars)
+        return base.assign(self.own(other).data_vars)
 
     def check_covered(self, covered: bool, window: Window) -> None:
         """Raise where the other leaves pixels of a window open, and nothing would tell them from measured ones.
@@ -64,7 +64,7 @@ class JoinedCube(Cube):
         """
         if covered:
             return
-        for name, variable in self._own(self.other.dataset).data_vars.items():
+        for name, variable in self.own(self.other.dataset).data_vars.items():
             if variable.dtype.kind != "f" and "nodata" not in variable.attrs:
                 raise SourceError(
                     f"join: {name!r} states no nodata and does not cover rows {window.rows.start}.."
@@ -81,7 +81,7 @@ class JoinedCube(Cube):
         return self.base.place(window)
 
     @staticmethod
-    def _own(other: xr.Dataset) -> xr.Dataset:
+    def own(other: xr.Dataset) -> xr.Dataset:
         """Give the other's variables, marked: their validity is not that of ``valid``."""
         own = other.drop_vars("valid", errors="ignore")
         for variable in own.data_vars.values():

@@ -87,6 +87,7 @@ class Reader:
     Attributes
     ----------
     channels : the place of each variable along the channels of its dtype
+    bands : how many channels each dtype has
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -100,6 +101,7 @@ class Reader:
             count = len(variable.labels or ("",))
             self.channels[variable.name] = slice(len(nothing), len(nothing) + count)
             nothing += [np.nan if variable.dtype.kind == "f" else variable.nodata or 0] * count
+        self.bands = {dtype: len(nothing) for dtype, nothing in self._nothing.items()}
         self._sheets: dict[int, tuple[Sheet, ...]] = {}
         self._opens: dict[tuple[Sheet, Names], Opened] = {}
 
@@ -149,7 +151,7 @@ class Reader:
 
     def _empty(self, shape: tuple[int, int, int]) -> Block:
         """Make a block (time, y, x) of all variables."""
-        shapes = {dtype: (shape[0], len(nothing), *shape[1:]) for dtype, nothing in self._nothing.items()}
+        shapes = {dtype: (shape[0], bands, *shape[1:]) for dtype, bands in self.bands.items()}
         pixels = {dtype: np.empty(whole, dtype) for dtype, whole in shapes.items()}
         return Block(pixels, {dtype: np.empty(whole, bool) for dtype, whole in shapes.items()}, np.empty(shape, bool))
 

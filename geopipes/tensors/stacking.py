@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ import torch
 
 from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Layer
+
+Spoken = tuple[tuple[slice, bool], ...]
+"""Bands of a tensor that ``valid`` speaks of, and whether they may be NaN."""
 
 
 def stacked(
@@ -46,36 +49,59 @@ def stacked(
     measured = None
     if not all(layer.joined for layer in layers):
         everywhere = np.broadcast_to(valid, (dates, *valid.shape[1:]))
-        number = None if fill is None else checked_fill(name, fill, native)
-        pixels, measured = _filled(pixels, layers, everywhere, number)
+        number, measured = None if fill is None else checked_fill(name, fill, native), everywhere.copy()
+        shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
+        pixels = filled(pixels, spoken(layers), everywhere, measured, number, shared=shared)
     made = torch.from_numpy(pixels)
     return made.to(dtype or made.dtype), None if measured is None else torch.from_numpy(measured)
 
 
-def _filled(
-    pixels: npt.NDArray[Any],
-    layers: list[Layer],
-    valid: npt.NDArray[np.bool_],
-    fill: np.generic | None,
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Write ``fill`` where the stack measured nothing; a chip itself is never written to."""
-    measured = valid.copy()
-    if not any(layer.pixels.dtype.kind in "fc" for layer in layers) and valid.all():
-        return pixels, measured
-    stop = 0
+def spoken(layers: Sequence[Layer]) -> Spoken:
+    """Give the bands of stacked layers that ``valid`` speaks of, and whether they may be NaN."""
+    found: list[tuple[slice, bool]] = []
+    start = 0
     for layer in layers:
-        start, stop = stop, stop + layer.pixels.shape[1]
-        if layer.joined:
-            continue
-        holes = ~valid[:, None]
-        if layer.pixels.dtype.kind in "fc":
-            holes = holes | np.isnan(layer.pixels)
-            measured &= ~holes.any(axis=1)
-        if fill is not None and holes.any():
-            if np.may_share_memory(pixels, layer.pixels):
-                pixels = pixels.copy()
-            np.copyto(pixels[:, start:stop], fill, where=holes)
-    return pixels, measured
+        bands, floats = slice(start, start := start + layer.pixels.shape[1]), layer.pixels.dtype.kind in "fc"
+        if not layer.joined:
+            if found and found[-1] == (slice(found[-1][0].start, bands.start), floats):
+                bands = slice(found.pop()[0].start, bands.stop)  # many at once
+            found.append((bands, floats))
+    return tuple(found)
+
+
+def filled(
+    pixels: npt.NDArray[Any],
+    spoken: Spoken,
+    valid: npt.NDArray[np.bool_],
+    measured: npt.NDArray[np.bool_],
+    fill: np.generic | None,
+    *,
+    shared: bool = False,
+) -> npt.NDArray[Any]:
+    """Write ``fill`` where the stack measured nothing, and take that from what is measured.
+
+    Parameters
+    ----------
+    pixels : (time, band, y, x), written to
+    spoken : the bands that ``valid`` speaks of, and whether they may be NaN
+    valid, measured : (time, y, x), which are equal before
+    fill : None for nothing to be written
+    shared : whether the pixels are somebody else's: then a copy of them is written to, if need be
+
+    Returns
+    -------
+    the pixels, or their copy
+    """
+    outside = None if valid.all() else ~valid[:, None]
+    for bands, floats in spoken:
+        holes = outside
+        if floats and (nan := np.isnan(pixels[:, bands])).any():
+            np.logical_and(measured, ~nan.any(axis=1), out=measured)
+            holes = nan if outside is None else nan | outside
+        if holes is not None and fill is not None:
+            pixels, shared = (pixels.copy(), False) if shared else (pixels, shared)
+            np.copyto(pixels[:, bands], fill, where=holes)
+    return pixels
 
 
 def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch.dtype | None) -> np.dtype[Any]:

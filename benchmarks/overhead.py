@@ -1,0 +1,115 @@
+"""What the chain costs beyond reading: chips of eight bands from decoded tiles, by CPU time, interleaved."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+import geopipes as gp
+from benchmarks import texture
+from benchmarks.jobs import BATCH, CHIP
+from benchmarks.world import PIXEL, START, World, add_asset, new_item
+from geopipes.datacubes.stackcube import StackCube
+from geopipes.read.draws import current
+from geopipes.read.reader import Block
+from geopipes.read.tiles import shared
+
+BANDS = tuple(f"B{band + 1}" for band in range(8))
+CHIPS = 8
+"""Along each side of the scene: 64 in all, two batches."""
+
+TILE = 512
+CACHE = 512 * 2**20
+"""Bytes, that hold all tiles of the scene (51 MB), decoded once."""
+
+
+def overhead(world: World, *, repeats: int, chips: int = CHIPS) -> dict[str, Any]:
+    """Measure CPU milliseconds for a chip of 8 uint16 bands, 224 x 224, on its own grid, by one thread.
+
+    Parameters
+    ----------
+    world : not looked at; the scene is written anew
+    repeats : epochs of each, interleaved, of which the median is taken
+    chips : along each side of the scene
+
+    Returns
+    -------
+    reading : the reader alone, which writes the pixels to arrays that are there
+    straight, scaled, dataset : a chain of batches beyond that: ``tensor`` alone, after ``scale``, and after a step
+        that takes a Dataset
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plan = gp.items([_scene(Path(folder), chips * CHIP)]).stack(list(BANDS)).chip(CHIP, time=1)
+        works: dict[str, Callable[[], None]] = {"reading": _reading(plan)}
+        for name, chain in _chains(plan).items():
+            works[name] = lambda batches=chain.batch(BATCH): [None for _ in batches]  # type: ignore[misc]
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(repeats + 1):
+            for name, work in works.items():
+                began = time.process_time()
+                work()
+                times[name].append(1e3 * (time.process_time() - began) / len(plan))
+    found = {name: median(each[1:]) for name, each in times.items()}  # the first fills the cache, and loads kernels
+    return {name: spent - found["reading"] * (name != "reading") for name, spent in found.items()}
+
+
+def _chains(plan: gp.Plan[Any]) -> dict[str, gp.Pipe[Any]]:
+    read = plan.read(threads=1, cache=CACHE)
+    return {
+        "straight": read.tensor(image=list(BANDS), fill=0),
+        "scaled": read.scale(list(BANDS), factor=1e-4).tensor(image=list(BANDS), fill=0),
+        "dataset": read.map(as_it_is).tensor(image=list(BANDS), fill=0),
+    }
+
+
+def as_it_is(chip: Any) -> Any:
+    """Give what is given: a step that needs a Dataset."""
+    return chip
+
+
+def _reading(plan: gp.Plan[Any]) -> Callable[[], None]:
+    """Give what reads all chips into one array."""
+    windows = plan._value.get()
+    cube = windows.cubes[0]
+    if not isinstance(cube, StackCube):
+        raise TypeError(f"overhead: the cube is {type(cube).__name__}; needed a stack alone")
+    shape, dtype = (1, len(BANDS), CHIP, CHIP), np.dtype("uint16")
+    block = Block({dtype: np.empty(shape, dtype)}, {dtype: np.empty(shape, bool)}, np.empty((1, CHIP, CHIP), bool))
+
+    def read() -> None:
+        with _running():
+            for position in range(len(windows)):
+                _, window = windows.window(position)
+                cube.reader.read(window.rows, window.cols, [0], into=block)
+
+    return read
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """Begin a run, so that files are looked after once and not at each chip."""
+    with shared(CACHE).expecting() as uses:
+        token = current.set(uses)
+        yield
+        current.reset(token)
+
+
+def _scene(folder: Path, side: int) -> Any:
+    """Write eight bands, valid everywhere."""
+    grid = GeoBox((side, side), Affine(PIXEL, 0, 600_000, 0, -PIXEL, 4_600_000), "EPSG:32614")
+    scene = new_item("HOT", grid, START, shapely.box(-98, 41, -97, 42))
+    ground = texture.ground(0, 0, side)
+    for number, band in enumerate(BANDS):
+        pixels = texture.band(ground, 0, 0, number, 166)
+        add_asset(scene, band, folder / f"{band}.tif", grid, pixels, TILE, nodata=0)
+    return scene
