@@ -78,19 +78,20 @@ def as_it_is(chip: Any) -> Any:
 
 
 def _reading(plan: gp.Plan[Any]) -> Callable[[], None]:
-    """Give what reads all chips into one array."""
+    """Give what reads all chips, batch after batch into one array."""
     windows = plan._value.get()
     cube = windows.cubes[0]
     if not isinstance(cube, StackCube):
         raise TypeError(f"overhead: the cube is {type(cube).__name__}; needed a stack alone")
-    shape, dtype = (1, len(BANDS), CHIP, CHIP), np.dtype("uint16")
-    block = Block({dtype: np.empty(shape, dtype)}, {dtype: np.empty(shape, bool)}, np.empty((1, CHIP, CHIP), bool))
+    dtype, sides = np.dtype("uint16"), (1, CHIP, CHIP)
+    batch, ok = np.empty((BATCH, 1, len(BANDS), CHIP, CHIP), dtype), np.empty((1, len(BANDS), CHIP, CHIP), bool)
+    blocks = [Block({dtype: row}, {dtype: ok}, np.empty(sides, bool)) for row in batch]
 
     def read() -> None:
         with _running():
             for position in range(len(windows)):
                 _, window = windows.window(position)
-                cube.reader.read(window.rows, window.cols, [0], into=block)
+                cube.reader.read(window.rows, window.cols, [0], into=blocks[position % BATCH])
 
     return read
 

@@ -78,10 +78,19 @@ class Maker:
         times = None if stack.times is None else np.array(stack.times, "datetime64[ns]")
         self._times = None if times is None else nanoseconds(times).numpy()
         self._wkt = program.stacks[0].dataset["spatial_ref"].attrs["crs_wkt"]
-        self._wholes = {target.whole: i for i, target in enumerate(wanted)}
+        self._affine = program.stacks[0].geobox.affine[:6]
+        wholes = {target.whole: i for i, target in enumerate(wanted)}
+        self._stacks = [
+            (part, [(t, n, f"{t} {i}", wholes.get((i, t))) for t, n in part.reader.bands.items()])
+            for i, part in enumerate(program.stacks)
+        ]
         names = {name for target in wanted for name in target.variables} | {"valid"}
         self._edits = [*self._placed(program.needed(names))]
-        self._reads = names
+        names = {name for name in names if self._edits or any(name in dict(target.copied) for target in wanted)}
+        self._views = [
+            [(v.name, v.dtype, part.reader.channels[v.name]) for v in part.stack.variables if v.name in names]
+            for part in program.stacks
+        ]
 
     def _placed(self, edits: Sequence[Edit]) -> Iterator[tuple[Edit, list[Any], tuple[int, slice] | None]]:
         """Give edits, what they read, and where the last one of a variable writes to."""
@@ -123,19 +132,18 @@ class Maker:
     def _read(self, window: Window, shape: tuple[int, int, int], rows: list[Array]) -> dict[str, Array]:
         """Read all stacks, to the rows where they are a tensor; give (time, band, y, x) of the variables needed."""
         arrays: dict[str, Array] = {}
-        for i, part in enumerate(self._program.stacks):
+        for i, (part, groups) in enumerate(self._stacks):
             here = (1 if part.stack.times is None else shape[0], *shape[1:])
             block = Block({}, {}, scratch(f"valid {i}", here, BOOL))
-            for dtype, bands in part.reader.bands.items():
-                whole, full = self._wholes.get((i, dtype)), (here[0], bands, *here[1:])
-                block.ok[dtype] = scratch(f"ok {dtype}", full, BOOL)
-                block.pixels[dtype] = scratch(f"{dtype} {i}", full, dtype) if whole is None else rows[whole]
+            for dtype, bands, role, whole in groups:
+                full = (here[0], bands, *here[1:])
+                block.ok[dtype] = scratch(f"{role} ok", full, BOOL)
+                block.pixels[dtype] = scratch(role, full, dtype) if whole is None else rows[whole]
             part.pixels(window if i == 0 else Window(window.rows, window.cols), into=block)
             if i > 0:
                 self._program.joins[i - 1].check_covered(block.complete, window)
-            for variable in part.stack.variables:
-                if variable.name in self._reads:
-                    arrays[variable.name] = block.pixels[variable.dtype][:, part.reader.channels[variable.name]]
+            for name, dtype, channels in self._views[i]:
+                arrays[name] = block.pixels[dtype][:, channels]
             arrays.setdefault("valid", block.valid[:, None])
         return arrays
 
@@ -145,7 +153,8 @@ class Maker:
             return None
         shape = (pixels.shape[0], *pixels.shape[2:])
         row, measured = self._rows.row(position, f"{target.name}_valid", shape, BOOL)
-        valid = np.broadcast_to(arrays["valid"][:, 0], shape)
+        valid = arrays["valid"][:, 0]
+        valid = valid if valid.shape == shape else np.broadcast_to(valid, shape)
         np.copyto(measured, valid)
         filled(pixels, target.spoken, valid, measured, target.number)
         return row
@@ -153,7 +162,7 @@ class Maker:
     def place(self, chip: int, window: Window, margin: int) -> dict[str, Any]:
         """Give the place of a chip, as ``tensor`` does."""
         grown = window.grown(margin)
-        dx, _, x0, _, dy, y0, *_ = self._program.stacks[0].geobox.affine
+        dx, _, x0, _, dy, y0 = self._affine
         transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
         shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
         return place(chip, self._wkt, transform, shape, margin)

@@ -28,7 +28,7 @@ class Target:
     ----------
     name : of the tensor
     bands, stored, timed : its size and dtype, and whether it has all dates
-    dtype : of the tensor handed out
+    dtype, kept : of the tensor handed out, and whether it is the one that is written
     variables : all that it holds
     homes, copied : the bands that the last edit of a variable writes to, and those to which one is copied
     whole : the stack, by number, and the dtype of which all variables are read into it; None where there are none
@@ -42,6 +42,7 @@ class Target:
     stored: np.dtype[Any]
     timed: bool
     dtype: torch.dtype
+    kept: bool
     variables: tuple[str, ...]
     homes: Slots
     copied: Slots
@@ -51,14 +52,9 @@ class Target:
     date: int | None
     band: int | None
 
-    @property
-    def kept(self) -> bool:
-        """Whether it is handed out in the dtype in which it is written."""
-        return torch.from_numpy(np.empty(0, self.stored)).dtype == self.dtype
-
     def named(self, pixels: torch.Tensor, valid: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Name (time, band, y, x) and its validity, without the axes that are not asked for."""
-        pixels = pixels.to(self.dtype)
+        pixels = pixels if self.kept else pixels.to(self.dtype)
         pixels = pixels if self.date is None else pixels[self.date]
         tensors = {self.name: pixels if self.band is None else pixels.select(-3, self.band)}
         if valid is not None:
@@ -83,6 +79,7 @@ def targets(
         timed, told = any(layer.timed for layer in layers), spoken(layers)
         asked = dtype.get(name) if isinstance(dtype, Mapping) else dtype
         stored = stored_dtype(name, {layer.name: layer.pixels.dtype for layer in layers}, asked)
+        written = torch.from_numpy(np.empty(0, stored)).dtype
         ends = [*accumulate(layer.pixels.shape[1] for layer in layers)]
         whole = _whole(program, layers, stored)
         whole = None if whole in wholes else whole
@@ -98,7 +95,8 @@ def targets(
         found.append(
             Target(
                 name=name, bands=ends[-1], stored=stored, timed=timed,
-                dtype=asked or torch.from_numpy(np.empty(0, stored)).dtype,
+                dtype=asked or written,
+                kept=asked in (None, written),
                 variables=tuple(layer.name for layer in layers), homes=tuple(homes), copied=tuple(copied), whole=whole,
                 spoken=told, number=None if fill is None or not told else checked_fill(name, fill, stored),
                 date=None if timed and time_axis else 0,
