@@ -49,7 +49,7 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     """Give the table's lines for what was measured."""
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
-        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _memory, _scaling
+        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _memory, _scaling, _overhead
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -211,3 +211,15 @@ def _scaling(found: _Found) -> Iterator[Bar]:
             note = "decodes a chip and band: " + ", ".join(f"{name} {value:.3f}" for name, value in pairs if value)
             what = f"scenes, bands, chips doubled: growth of counters a chip, {order}"
             yield Bar("scaling", what, found.value(key, "growth"), "<= 0.05", note if values[0] else found.why(key))
+
+
+def _overhead(found: _Found) -> Iterator[Bar]:
+    if found.has("overhead"):
+        note = _ms(("the reader alone", found.value("overhead", "reading"))) or found.why("overhead")
+        chains = {
+            "straight": ("tensor alone", "<= 0.15"), "scaled": ("scale, then tensor", ""),
+            "dataset": ("map, then tensor", "<= 0.5"),
+        }  # fmt: skip
+        for name, (chain, asked) in chains.items():
+            got = found.value("overhead", name)
+            yield Bar("overhead", f"{chain}: CPU ms a chip of 8 bands beyond reading", got, asked, note)

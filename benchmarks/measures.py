@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROWS = ("kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "memory", "scaling")
+ROWS = ("kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "memory", "scaling", "overhead")
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
 
@@ -91,6 +91,10 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
     if "scaling" in rows:
         for order in ("sequential", "shuffled"):
             yield Measure(f"scaling {order}", "scaling:scaling", {"order": order, "threads": threads}, once=True)
+    if "overhead" in rows:
+        yield Measure(
+            "overhead", "overhead:overhead", {"repeats": 3, "chips": 64} if quick else {"repeats": 20, "chips": 512}
+        )
 
 
 def _floors(name: str, threads: int, *, quick: bool) -> Iterator[Measure]:

@@ -203,6 +203,7 @@ def _footprint(grid: GeoBox) -> shapely.Polygon:
 
 
 def new_item(identity: str, grid: GeoBox, when: datetime, outline: shapely.Polygon) -> pystac.Item:
+    """Describe a scene, or the label, without files."""
     if identity == "crop":
         outline = shapely.Polygon(grid.extent.to_crs("EPSG:4326", resolution=100 * PIXEL).exterior.coords)
     return pystac.Item(

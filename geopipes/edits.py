@@ -1,7 +1,7 @@
 """Edits: variables that become functions of others, pixel by pixel, in a Dataset or in arrays alone.
 
 A step that looks at each pixel alone tells its edits from names, dims, dtypes and attributes, never from pixels. So
-they can be told once, of a small twin, and done to every chip, whether it is a Dataset or is read straight into tensors.
+they can be told once, of a small twin, and done to every chip, whether it is a Dataset or read straight into tensors.
 """
 
 from __future__ import annotations

@@ -115,14 +115,14 @@ def _normalization(dataset: xr.Dataset, variable: str, name: str, statistics: St
     centre, width = np.array([statistics.scale(key, how) for key in keys]).T
     near = centre.astype(precision)  # what float32 rounds off the centre is taken away by itself
     band = banded(values)
-    scales = (
+    scales = [
         xr.Variable(() if band is None else (band,), column[0] if band is None else column).astype(precision)
         for column in (near, centre - near, width)
-    )
+    ]
     valid, nodata = _told_by(dataset, variable)
     kept = {key: value for key, value in values.attrs.items() if key not in STALE}
-    reads = (variable, *scales, *(["valid"] if valid else []))
-    return Edit(variable, reads, partial(_normalized, nodata=nodata), np.dtype(np.float32), kept)
+    reads: list[str | xr.Variable] = [variable, *scales, *(["valid"] if valid else [])]
+    return Edit(variable, tuple(reads), partial(_normalized, nodata=nodata), np.dtype(np.float32), kept)
 
 
 def _normalized(

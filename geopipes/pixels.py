@@ -150,7 +150,8 @@ def _scaled(
 ) -> Array:
     result = blanked(into(values, FLOAT, out), valid[0] if spoken[0] else None)
     np.multiply(result, factor, out=result)
-    return np.add(result, offset, out=result)
+    np.add(result, offset, out=result)
+    return result
 
 
 def _difference(first: Array, second: Array, *valid: Array, spoken: Sequence[bool], out: Array | None) -> Array:
@@ -158,9 +159,10 @@ def _difference(first: Array, second: Array, *valid: Array, spoken: Sequence[boo
         blanked(into(values, FLOAT, None), valid[0] if known else None)
         for values, known in zip((first, second), spoken, strict=True)
     )
-    total = np.asarray(a + b)
+    total = a + b
     np.copyto(total, np.nan, where=total == 0)
-    return np.divide(a - b, total, out=out)
+    result: Array = np.divide(a - b, total, out=out)
+    return result
 
 
 def _without(valid: Array, band: Array, *, values: list[float], out: Array | None) -> Array:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.datacubes.stackcube import StackCube
 from geopipes.read.draws import current
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
@@ -35,8 +36,11 @@ def load(windows: Windows, position: int) -> Any:
     the chip's id, with the margin in its attributes
     """
     cube, window = windows.window(position)
-    element = identified(cube.read(window.grown(windows.margin)), windows, position)
-    return stepped(windows, element)
+    window = window.grown(windows.margin)
+    if isinstance(cube, StackCube):
+        chip = xr.Variable(*_identity(windows, position, windows.margin))
+        return stepped(windows, cube.read(window, chip=chip))
+    return stepped(windows, identified(cube.read(window), windows, position))
 
 
 def look(windows: Windows, position: int) -> Any:
@@ -202,4 +206,8 @@ def identified(element: Any, windows: Windows, position: int) -> Any:
 
 
 def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
-    return dataset.assign_coords(chip=((), windows.ids[position], {"margin": margin}))
+    return dataset.assign_coords(chip=_identity(windows, position, margin))
+
+
+def _identity(windows: Windows, position: int, margin: int) -> tuple[tuple[()], Any, dict[str, int]]:
+    return (), windows.ids[position], {"margin": margin}

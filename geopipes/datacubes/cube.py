@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+import pandas as pd
 import shapely
 import xarray as xr
-from affine import Affine
+from xarray.indexes import PandasIndex
 
 from geopipes import grids
 from geopipes.datacubes.lazies import Array, cropped, first, spread, template
@@ -231,23 +232,37 @@ def relocated(element: Any, place: Any) -> Any:
     return element.assign_coords(spatial_ref=place["spatial_ref"].variable)
 
 
-def placed(whole: xr.Dataset, geobox: GeoBox, window: Window) -> dict[str, Any]:
-    """Give a window's coordinates: slices of the whole's own, continued where the window reaches outside."""
-    y, x = grids.coordinates(geobox, window.rows, window.cols)
-    coords: dict[str, Any] = {}
-    for name, coord in whole.coords.items():
-        if not set(coord.dims) & {"y", "x"}:
-            part = coord.variable
-            coords[str(name)] = part.isel(time=window.time) if window.time and "time" in part.dims else part
-    a, b, c, d, e, f = (geobox.affine @ Affine.translation(window.cols.start, window.rows.start))[:6]
-    attrs = {
-        **whole["spatial_ref"].attrs,
-        "GeoTransform": " ".join(repr(float(v)) for v in (c, a, b, f, d, e)),
-    }
-    coords["spatial_ref"] = xr.Variable((), whole["spatial_ref"].values, attrs)
-    for name, values in (("y", y), ("x", x)):
-        coords[name] = xr.Variable((name,), values, whole[name].attrs)
-    return coords
+def placed(whole: xr.Dataset, geobox: GeoBox, window: Window, **more: xr.Variable) -> xr.Coordinates:
+    """Give a window's coordinates: slices of the whole's own, continued where the window reaches outside.
+
+    Parameters
+    ----------
+    whole : the Dataset that the window is of
+    geobox : its grid
+    window : where
+    **more : coordinates without dims, which say more of the window
+    """
+    coords: dict[Any, xr.Variable] = {}
+    indexes: dict[Any, Any] = {}  # made here: xarray would look at each coordinate once more
+    cut = {} if window.time is None else {"time": window.time}
+    for name in whole.coords:
+        coord = whole.variables[name]
+        if not {"y", "x"}.intersection(coord.dims):
+            index = whole.xindexes.get(name)
+            if "time" in coord.dims and cut:
+                coord, index = coord.isel(cut), None if index is None else index.isel(cut)
+            coords[name] = coord
+            if index is not None and coord.dims == (name,):
+                indexes[name] = index
+    dx, _, left, _, dy, top = geobox.affine[:6]
+    corner = (left + dx * window.cols.start, dx, 0.0, top + dy * window.rows.start, 0.0, dy)
+    attrs = whole.variables["spatial_ref"].attrs | {"GeoTransform": " ".join(repr(float(v)) for v in corner)}
+    coords["spatial_ref"] = xr.Variable((), whole.variables["spatial_ref"].values, attrs, fastpath=True)
+    coords |= more
+    for name, values in zip(("y", "x"), grids.coordinates(geobox, window.rows, window.cols), strict=True):
+        indexes[name] = PandasIndex(pd.Index(values), name)
+        coords |= indexes[name].create_variables({name: xr.Variable((name,), values, whole.variables[name].attrs)})
+    return xr.Coordinates(coords, indexes)
 
 
 def widened(geometry: Geometry, geobox: GeoBox) -> Geometry:

@@ -68,9 +68,17 @@ class StackCube(Cube):
         """Reads windows of the stack: this process's own."""
         return Reader(self.stack)
 
-    def read(self, window: Window, names: tuple[str, ...] | None = None) -> xr.Dataset:
-        """Read a window: every variable, or those named where no other decides which of their pixels are valid."""
-        return self._laid_out(window, self.pixels(window, names), names)
+    def read(
+        self, window: Window, names: tuple[str, ...] | None = None, *, chip: xr.Variable | None = None
+    ) -> xr.Dataset:
+        """Read a window: every variable, or those named where no other decides which of their pixels are valid.
+
+        Parameters
+        ----------
+        window, names : as for every cube
+        chip : a coordinate of that name; to add it later would cost as much as the Dataset
+        """
+        return self._laid_out(window, self.pixels(window, names), names, {} if chip is None else {"chip": chip})
 
     def pixels(self, window: Window, names: tuple[str, ...] | None = None, into: Block | None = None) -> Block:
         """Read a window as arrays: all variables of one dtype are one array (time, channel, y, x), NaN where not valid.
@@ -103,19 +111,22 @@ class StackCube(Cube):
             raise SourceError(f"no variable {names}: there are {[v.name for v in self.stack.variables]}")
         return "valid" in names or any(variable.dtype.kind == "f" for variable in asked)
 
-    def _laid_out(self, window: Window, block: Block, names: tuple[str, ...] | None) -> xr.Dataset:
-        """Make a Dataset of a window's arrays."""
-        whole = self.dataset
+    def _laid_out(
+        self, window: Window, block: Block, names: tuple[str, ...] | None, more: dict[str, xr.Variable]
+    ) -> xr.Dataset:
+        """Make a Dataset of a window's arrays, and of coordinates more."""
+        whole = self.dataset.variables
         untimed = self.stack.times is None
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, xr.Variable] = {}
         for variable in self.stack.variables:
             if names is None or variable.name in names:
                 data = block.pixels[variable.dtype][:, self.reader.channels[variable.name]]
                 data = data[:, 0] if variable.labels is None else data
                 like = whole[variable.name]
-                arrays[variable.name] = (like.dims, data[0] if untimed else data, like.attrs)
-        valid = (whole["valid"].dims, block.valid[0] if untimed else block.valid)
-        return xr.Dataset(arrays | {"valid": valid}, placed(whole, self.geobox, window))
+                arrays[variable.name] = xr.Variable(like.dims, data[0] if untimed else data, like.attrs, fastpath=True)
+        valid = block.valid[0] if untimed else block.valid
+        arrays["valid"] = xr.Variable(whole["valid"].dims, valid, fastpath=True)
+        return xr.Dataset(arrays, placed(self.dataset, self.geobox, window, **more))
 
     def place(self, window: Window) -> xr.Dataset:
         """Give the coordinates of a window."""

@@ -70,18 +70,19 @@ class Cut:
             there = ", ".join(str(other) for other in self.chip.data_vars)
             raise TensorError(f"tensor({tensor}=...): there is no variable {name!r}; there are {there}")
         variable = self.chip.variables[name]
-        time = [dim for dim in variable.dims if dim == "time"]
-        bands = [dim for dim in variable.dims if dim not in ("time", "y", "x")]
-        if len(bands) > 1 or not {"y", "x"} <= set(variable.dims):
-            dims = ", ".join(map(str, variable.dims))
-            raise TensorError(f"tensor({tensor}=...): {name!r} is ({dims}); needed y, x and at most time and bands")
-        pixels = self._cropped(variable.transpose(*time, *bands, "y", "x").values)
+        dims = variable.dims
+        time, bands = "time" in dims, [dim for dim in dims if dim not in ("time", "y", "x")]
+        if len(bands) > 1 or "y" not in dims or "x" not in dims:
+            there = ", ".join(map(str, dims))
+            raise TensorError(f"tensor({tensor}=...): {name!r} is ({there}); needed y, x and at most time and bands")
+        order = (*(["time"] if time else []), *bands, "y", "x")
+        pixels = self._cropped((variable if dims == order else variable.transpose(*order)).values)
         pixels = pixels if time else pixels[None]
         undated = not time and "time" in self.chip.variables["valid"].dims
         return Layer(
             name=name,
             pixels=pixels if bands else pixels[:, None],
-            timed=bool(time),
+            timed=time,
             banded=bool(bands),
             joined=undated or name == "valid" or bool(variable.attrs.get("joined")),
         )
@@ -116,7 +117,9 @@ class Cut:
         return place(chip, attrs["crs_wkt"], transform, (height, width), self.margin)
 
     def _cropped(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        inside = slice(self.margin, -self.margin or None)
+        if not self.margin:
+            return pixels
+        inside = slice(self.margin, -self.margin)
         return pixels[..., inside, inside]
 
 

@@ -68,11 +68,13 @@ class Program:
         stacks, joins, edits = [cube], [], []
         for part in parts:
             if isinstance(part, JoinedCube):
-                if not isinstance(part.other, StackCube):
-                    return None
+                other = template(part.own(part.other.dataset))
+                bands = set(other.dims) & set(small.dims) - {*LYING}
+                if not isinstance(part.other, StackCube) or any(not other[b].equals(small[b]) for b in bands):
+                    return None  # where bands are labelled otherwise xarray aligns them
                 stacks.append(part.other)
                 joins.append(part)
-                small = small.assign(template(part.own(part.other.dataset)).data_vars)
+                small = small.assign(other.data_vars)
             else:
                 if part.function not in TOLD or part.margin:
                     return None

@@ -110,9 +110,10 @@ class Maker:
         for edit, reads, home in self._edits:
             given = (arrays[one] if isinstance(one, str) else one for one in reads)
             arrays[edit.name] = edit(*given, out=None if home is None else rows[home[0]][1][:, home[1]])
-        for target, (_, pixels) in zip(self._targets, rows, strict=True):
-            for name, bands in target.copied:
-                np.copyto(pixels[:, bands], arrays[name], casting="unsafe")
+        with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
+            for target, (_, pixels) in zip(self._targets, rows, strict=True):
+                for name, bands in target.copied:
+                    np.copyto(pixels[:, bands], arrays[name], casting="unsafe")
         sample: dict[str, Any] = {}
         for target, (row, pixels) in zip(self._targets, rows, strict=True):  # what is filled is read no more
             valid = self._filled(position, target, pixels, arrays)

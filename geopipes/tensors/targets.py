@@ -132,4 +132,5 @@ def canonical(variable: xr.Variable) -> Array:
     """Give (time or 1, band or 1, y or 1, x or 1) of a variable."""
     bands = [dim for dim in variable.dims if dim not in LYING]
     order = ["time", *(bands or ["band"]), "y", "x"]
-    return np.asarray(variable.set_dims({dim: variable.sizes.get(dim, 1) for dim in order}).transpose(*order).values)
+    there = [dim for dim in order if dim in variable.dims]
+    return np.asarray(variable.transpose(*there).values.reshape([variable.sizes.get(dim, 1) for dim in order]))
