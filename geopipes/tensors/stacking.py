@@ -49,10 +49,10 @@ def stacked(
         pixels = _concatenated(parts, dates, native) if together is None else together
     measured = None
     if not all(layer.joined for layer in layers):
-        everywhere = np.broadcast_to(valid, (dates, *valid.shape[1:]))
-        number, measured = None if fill is None else checked_fill(name, fill, native), everywhere.copy()
+        measured = np.broadcast_to(valid, (dates, *valid.shape[1:])).copy()
+        number = None if fill is None else checked_fill(name, fill, native)
         shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
-        pixels = filled(pixels, spoken(layers), everywhere, measured, number, shared=shared)
+        pixels = filled(pixels, spoken(layers), measured, number, shared=shared)
     made = torch.from_numpy(pixels)
     return made.to(dtype or made.dtype), None if measured is None else torch.from_numpy(measured)
 
@@ -98,7 +98,6 @@ def spoken(layers: Sequence[Layer]) -> Spoken:
 def filled(
     pixels: npt.NDArray[Any],
     spoken: Spoken,
-    valid: npt.NDArray[np.bool_],
     measured: npt.NDArray[np.bool_],
     fill: np.generic | None,
     *,
@@ -110,7 +109,7 @@ def filled(
     ----------
     pixels : (time, band, y, x), written to
     spoken : the bands that ``valid`` speaks of, and whether they may be NaN
-    valid, measured : (time, y, x), which are equal before
+    measured : (time, y, x): ``valid`` before; written to
     fill : None for nothing to be written
     shared : whether the pixels are somebody else's: then a copy of them is written to, if need be
 
@@ -118,7 +117,7 @@ def filled(
     -------
     the pixels, or their copy
     """
-    outside = None if valid.all() else ~valid[:, None]
+    outside = None if measured.all() else ~measured[:, None]
     for bands, floats in spoken:
         holes = outside
         if floats and (nan := np.isnan(pixels[:, bands])).any():

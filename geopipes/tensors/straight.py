@@ -23,6 +23,9 @@ from geopipes.tensors.targets import Target, canonical, targets
 
 BOOL = np.dtype(bool)
 
+Place = tuple[torch.Tensor, Array]
+"""Where a tensor of a sample is written to: the tensor, and its array."""
+
 Sampler = Callable[[Windows, int], dict[str, Any]]
 
 
@@ -86,7 +89,11 @@ class Maker:
         ]
         names = {name for target in wanted for name in target.variables} | {"valid"}
         self._edits = [*self._placed(program.needed(names))]
+        self._changes = bool(self._edits) or any(target.copied for target in wanted)
         names = {name for name in names if self._edits or any(name in dict(target.copied) for target in wanted)}
+        told = [i for i, target in enumerate(wanted) if target.spoken]
+        # The last one is filled last: where nothing changes ``valid``, that is read into its row.
+        self._direct = told[-1] if told and all(edit.name != "valid" for edit, *_ in self._edits) else None
         self._views = [
             [(v.name, v.dtype, part.reader.channels[v.name]) for v in part.stack.variables if v.name in names]
             for part in program.stacks
@@ -106,23 +113,33 @@ class Maker:
         times = None if self._times is None else self._times[window.time or slice(None)]
         dates = 1 if times is None else len(times)
         rows = [self._row(position, target, dates, size) for target in self._targets]
-        arrays = self._read(window, (dates, *size), [pixels for _, pixels in rows])
-        for edit, reads, home in self._edits:
-            given = (arrays[one] if isinstance(one, str) else one for one in reads)
-            arrays[edit.name] = edit(*given, out=None if home is None else rows[home[0]][1][:, home[1]])
-        with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
-            for target, (_, pixels) in zip(self._targets, rows, strict=True):
-                for name, bands in target.copied:
-                    np.copyto(pixels[:, bands], arrays[name], casting="unsafe")
+        known = [self._valid_row(position, target, dates, size) for target in self._targets]
+        arrays = self._read(window, (dates, *size), rows, known)
+        if self._changes:
+            with np.errstate(all="ignore"):  # what a float does not hold is infinite in it
+                self._change(arrays, rows)
         sample: dict[str, Any] = {}
-        for target, (row, pixels) in zip(self._targets, rows, strict=True):  # what is filled is read no more
-            valid = self._filled(position, target, pixels, arrays)
-            sample |= target.named(row, valid)
+        # Only now: what is filled, or counted as not measured, is copied no more.
+        for i, (target, (row, pixels), told) in enumerate(zip(self._targets, rows, known, strict=True)):
+            if told is not None:
+                if i != self._direct:
+                    np.copyto(told[1], arrays["valid"][:, 0])
+                filled(pixels, target.spoken, told[1], target.number)
+            sample |= target.named(row, None if told is None else told[0])
         if times is not None:
             sample["time"] = torch.from_numpy(times.copy())
         return sample
 
-    def _row(self, position: int, target: Target, dates: int, size: tuple[int, int]) -> tuple[torch.Tensor, Array]:
+    def _change(self, arrays: dict[str, Array], rows: Sequence[Place]) -> None:
+        """Do all edits, the last one of a variable in the row of a tensor; copy what is not there yet."""
+        for edit, reads, home in self._edits:
+            given = (arrays[one] if isinstance(one, str) else one for one in reads)
+            arrays[edit.name] = edit.function(*given, out=None if home is None else rows[home[0]][1][:, home[1]])
+        for target, (_, pixels) in zip(self._targets, rows, strict=True):
+            for name, bands in target.copied:
+                np.copyto(pixels[:, bands], arrays[name], casting="unsafe")
+
+    def _row(self, position: int, target: Target, dates: int, size: tuple[int, int]) -> Place:
         """Give the row of the batch that a tensor is written to."""
         shape = (dates if target.timed else 1, target.bands, *size)
         if target.kept:
@@ -130,16 +147,24 @@ class Maker:
         array = np.empty(shape, target.stored)
         return torch.from_numpy(array), array
 
-    def _read(self, window: Window, shape: tuple[int, int, int], rows: list[Array]) -> dict[str, Array]:
+    def _valid_row(self, position: int, target: Target, dates: int, size: tuple[int, int]) -> Place | None:
+        """Give the row for where a tensor is measured; None where all of it was joined."""
+        shape = (dates if target.timed else 1, *size)
+        return self._rows.row(position, f"{target.name}_valid", shape, BOOL) if target.spoken else None
+
+    def _read(
+        self, window: Window, shape: tuple[int, int, int], rows: Sequence[Place], known: Sequence[Place | None]
+    ) -> dict[str, Array]:
         """Read all stacks, to the rows where they are a tensor; give (time, band, y, x) of the variables needed."""
         arrays: dict[str, Array] = {}
         for i, (part, groups) in enumerate(self._stacks):
             here = (1 if part.stack.times is None else shape[0], *shape[1:])
-            block = Block({}, {}, scratch(f"valid {i}", here, BOOL))
+            told = None if self._direct is None or i > 0 else known[self._direct]
+            block = Block({}, {}, scratch(f"valid {i}", here, BOOL) if told is None else told[1])
             for dtype, bands, role, whole in groups:
                 full = (here[0], bands, *here[1:])
                 block.ok[dtype] = scratch(f"{role} ok", full, BOOL)
-                block.pixels[dtype] = scratch(role, full, dtype) if whole is None else rows[whole]
+                block.pixels[dtype] = scratch(role, full, dtype) if whole is None else rows[whole][1]
             part.pixels(window if i == 0 else Window(window.rows, window.cols), into=block)
             if i > 0:
                 self._program.joins[i - 1].check_covered(block.complete, window)
@@ -147,18 +172,6 @@ class Maker:
                 arrays[name] = block.pixels[dtype][:, channels]
             arrays.setdefault("valid", block.valid[:, None])
         return arrays
-
-    def _filled(self, position: int, target: Target, pixels: Array, arrays: dict[str, Array]) -> torch.Tensor | None:
-        """Fill a tensor; give where it is measured, None where all of it was joined."""
-        if not target.spoken:
-            return None
-        shape = (pixels.shape[0], *pixels.shape[2:])
-        row, measured = self._rows.row(position, f"{target.name}_valid", shape, BOOL)
-        valid = arrays["valid"][:, 0]
-        valid = valid if valid.shape == shape else np.broadcast_to(valid, shape)
-        np.copyto(measured, valid)
-        filled(pixels, target.spoken, valid, measured, target.number)
-        return row
 
     def place(self, chip: int, window: Window, margin: int) -> dict[str, Any]:
         """Give the place of a chip, as ``tensor`` does."""
