@@ -232,37 +232,54 @@ def relocated(element: Any, place: Any) -> Any:
     return element.assign_coords(spatial_ref=place["spatial_ref"].variable)
 
 
-def placed(whole: xr.Dataset, geobox: GeoBox, window: Window, **more: xr.Variable) -> xr.Coordinates:
-    """Give a window's coordinates: slices of the whole's own, continued where the window reaches outside.
+def placed(whole: xr.Dataset, geobox: GeoBox, window: Window) -> xr.Coordinates:
+    """Give a window's coordinates: slices of the whole's own, continued where the window reaches outside."""
+    return xr.Coordinates(*coordinates(whole, geobox, window))
 
-    Parameters
-    ----------
-    whole : the Dataset that the window is of
-    geobox : its grid
-    window : where
-    **more : coordinates without dims, which say more of the window
-    """
+
+def coordinates(
+    whole: xr.Dataset, geobox: GeoBox, window: Window
+) -> tuple[dict[Any, xr.Variable], dict[Any, PandasIndex]]:
+    """Give what `placed` gives, as variables and their indexes."""
     coords: dict[Any, xr.Variable] = {}
-    indexes: dict[Any, Any] = {}  # made here: xarray would look at each coordinate once more
-    cut = {} if window.time is None else {"time": window.time}
+    indexes: dict[Any, Any] = {}
     for name in whole.coords:
-        coord = whole.variables[name]
+        coord, index = whole.variables[name], whole.xindexes.get(name)
         if not {"y", "x"}.intersection(coord.dims):
-            index = whole.xindexes.get(name)
-            if "time" in coord.dims and cut:
-                coord, index = coord.isel(cut), None if index is None else index.isel(cut)
+            if window.time is not None and "time" in coord.dims and coord.dims != (name,):
+                coord = coord.isel(time=window.time)
             coords[name] = coord
             if index is not None and coord.dims == (name,):
+                if window.time is not None and name == "time":
+                    index = index.isel({name: window.time})
+                    coords |= index.create_variables({name: coord})
                 indexes[name] = index
     dx, _, left, _, dy, top = geobox.affine[:6]
     corner = (left + dx * window.cols.start, dx, 0.0, top + dy * window.rows.start, 0.0, dy)
     attrs = whole.variables["spatial_ref"].attrs | {"GeoTransform": " ".join(repr(float(v)) for v in corner)}
     coords["spatial_ref"] = xr.Variable((), whole.variables["spatial_ref"].values, attrs, fastpath=True)
-    coords |= more
     for name, values in zip(("y", "x"), grids.coordinates(geobox, window.rows, window.cols), strict=True):
         indexes[name] = PandasIndex(pd.Index(values), name)
-        coords |= indexes[name].create_variables({name: xr.Variable((name,), values, whole.variables[name].attrs)})
-    return xr.Coordinates(coords, indexes)
+        like = xr.Variable((name,), values, whole.variables[name].attrs, fastpath=True)
+        coords |= indexes[name].create_variables({name: like})
+    return coords, indexes
+
+
+def assembled(
+    variables: dict[Any, xr.Variable], coords: dict[Any, xr.Variable], indexes: dict[Any, PandasIndex]
+) -> xr.Dataset:
+    """Make a Dataset of parts that are known to fit.
+
+    ``xr.Dataset`` looks at each of them several times, which takes longer than to read a chip; xarray has no public
+    way around it, only the one that all its own methods take.
+    """
+    direct = getattr(xr.Dataset, "_construct_direct", None)
+    if direct is None:
+        return xr.Dataset(variables, xr.Coordinates(coords, indexes))
+    every = variables | coords
+    sizes = {dim: size for variable in every.values() for dim, size in zip(variable.dims, variable.shape, strict=True)}
+    made: xr.Dataset = direct(every, set(coords), sizes, indexes=indexes)
+    return made
 
 
 def widened(geometry: Geometry, geobox: GeoBox) -> Geometry:

@@ -11,7 +11,7 @@ import shapely
 import xarray as xr
 
 from geopipes import grids
-from geopipes.datacubes.cube import SPATIAL, Cube, Window, placed, widened
+from geopipes.datacubes.cube import SPATIAL, Cube, Window, assembled, coordinates, placed, widened
 from geopipes.datacubes.lazies import Array, LazyVariable
 from geopipes.errors import SourceError
 from geopipes.read.engines import dataset as laid_out
@@ -126,7 +126,8 @@ class StackCube(Cube):
                 arrays[variable.name] = xr.Variable(like.dims, data[0] if untimed else data, like.attrs, fastpath=True)
         valid = block.valid[0] if untimed else block.valid
         arrays["valid"] = xr.Variable(whole["valid"].dims, valid, fastpath=True)
-        return xr.Dataset(arrays, placed(self.dataset, self.geobox, window, **more))
+        coords, indexes = coordinates(self.dataset, self.geobox, window)
+        return assembled(arrays, coords | more, indexes)
 
     def place(self, window: Window) -> xr.Dataset:
         """Give the coordinates of a window."""
