@@ -30,6 +30,7 @@ HOLE = _Hole()
 """Stands where an element was refused: a value of its own, since None may be an element."""
 
 Element = tuple[int, Any]
+Work = Callable[[int, Any], Any]
 
 
 class Op(Protocol):
@@ -168,25 +169,26 @@ def _elements(source: Any, each: Sequence[Each], rows: int, mine: Callable[[int]
                 yield position, _through(each, position, element)
         return
     positions = [position for position in range(len(source)) if mine(position)]
-    straight, each = _straight(source, each, rows)
+    straight, works = _straight(source, each, rows)
     with source.loading(positions, straight) as load:
-        yield from in_order(partial(_read, load, each), positions, source.threads)
+        yield from in_order(partial(_read, load, works), positions, source.threads)
 
 
-def _straight(source: Any, each: Sequence[Each], rows: int) -> tuple[Any, Sequence[Each]]:
+def _straight(source: Any, each: Sequence[Each], n: int) -> tuple[Any, Sequence[Work]]:
     """Give what reads chips straight into the rows of batches of tensors, where the steps allow it, and those left."""
     tensors = sys.modules.get("geopipes.tensors")
     end = next((i for i, op in enumerate(each, 1) if tensors and op.step.function is tensors.tensor), 0)
     if end == 0 or any(op.keeps for op in each[:end]):
         return None, each
-    from geopipes.tensors.rows import FreshRows
+    from geopipes.tensors.rows import FreshRows, Writing
     from geopipes.tensors.straight import sampler
 
-    straight = sampler(source.windows, [op.step for op in each[:end]], FreshRows(rows, len(source)))
-    return straight, each[end:] if straight else each
+    rows = FreshRows(n, len(source))
+    straight = sampler(source.windows, [op.step for op in each[:end]], rows)
+    return straight, each[end:] if straight else [*each[: end - 1], Writing(each[end - 1], rows), *each[end:]]
 
 
-def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:
+def _read(load: Callable[[int], Any], each: Sequence[Work], position: int) -> Any:
     """Read one element and take it through the first steps, on a reading thread."""
     try:
         element = load(position)
@@ -196,7 +198,7 @@ def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> An
     return _through(each, position, element)
 
 
-def _through(each: Sequence[Each], position: int, element: Any) -> Any:
+def _through(each: Sequence[Work], position: int, element: Any) -> Any:
     for op in each:
         element = op(position, element)
     return element

@@ -16,7 +16,7 @@ from test_straight import as_it_is, assert_same
 
 import geopipes as gp
 from geopipes.errors import GeopipesError
-from geopipes.statistics import statistics
+from geopipes.statistics import Statistics, statistics
 from geopipes.tensors.rows import FreshRows
 from geopipes.tensors.straight import sampler
 from geopipes.testing import Synthetic
@@ -39,7 +39,7 @@ def labelled(pipe: gp.Pipe[Any], land: Synthetic, dtype: str | None) -> gp.Pipe[
 
 
 @pytest.fixture(scope="module")
-def stats(land: Synthetic) -> gp.Statistics:
+def stats(land: Synthetic) -> Statistics:
     """Give statistics that do not know which steps they were made after: they fit every chain."""
     chip = next(iter(labelled(stacked(land), land, None).chip(192, coverage="any").read()))
     return statistics([chip.assign(NDVI=chip["red"] / np.float32(1e4))], classes=["scl"])
@@ -93,13 +93,13 @@ def chains(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def stepped(pipe: Any, steps: list[Call], stats: gp.Statistics) -> Any:
+def stepped(pipe: Any, steps: list[Call], stats: Statistics) -> Any:
     for method, args, kwargs in steps:
         pipe = getattr(pipe, method)(*([stats] if method == "normalize" else args), **kwargs)
     return pipe
 
 
-def read(chain: dict[str, Any], land: Synthetic, stats: gp.Statistics) -> Any:
+def read(chain: dict[str, Any], land: Synthetic, stats: Statistics) -> Any:
     """Give the chips of a chain, taken through all steps."""
     before, joined, planned, after = chain["steps"]
     pipe = labelled(stepped(stacked(land, dtype=chain["dtype"]), before, stats), land, chain["crop"])
@@ -123,7 +123,7 @@ def read_straight(pipe: Any) -> bool:
 
 @given(chain=chains())
 def test_a_chain_gives_what_it_gives_through_datasets(
-    chain: dict[str, Any], land: Synthetic, stats: gp.Statistics
+    chain: dict[str, Any], land: Synthetic, stats: Statistics
 ) -> None:
     try:
         chips = read(chain, land, stats)
@@ -152,7 +152,8 @@ def test_steps_on_a_variable_with_bands(tmp_path: Path) -> None:
     chips = gp.rasters(tmp_path / "emb.tif").stack({"emb": "data"}).chip(32, coverage="any")
     stats = statistics(list(chips.read()))
     pipe = chips.normalize(stats, how="minmax").read().scale("emb", factor=2, offset=1)
-    for asked in ({"image": ["emb"]}, {"image": "emb"}, {"image": ["emb"], "dtype": torch.float64}):
+    every: list[dict[str, Any]] = [{"image": ["emb"]}, {"image": "emb"}, {"image": ["emb"], "dtype": torch.float64}]
+    for asked in every:
         a, b = (list(each.tensor(fill=-1, **asked).batch(2)) for each in (pipe, pipe.map(as_it_is)))
         for one, other in zip(a, b, strict=True):
             assert_same(one, other)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from math import prod
 from threading import Lock
 from typing import Any, Protocol
@@ -15,6 +17,9 @@ import torch
 
 MARK = "geopipes_rows"
 """The attribute of a tensor that was made to be a batch: no other tensor is handed out whole for its rows."""
+
+LATE = 64
+"""Positions by which a sample may come later than another; a batch that lacks one for longer does not wait for it."""
 
 FREE = 2
 """Batches whose memory is kept for others, of each size."""
@@ -67,6 +72,8 @@ class FreshRows:
             with self._lock:
                 begun = self._begun.get(key)
                 if begun is None:
+                    for old in [old for old in list(self._begun) if (group - old[0]) * self._size > self._size + LATE]:
+                        self._begun.pop(old, None)
                     members = min(self._size, self._total - group * self._size)
                     begun = self._begun[key] = (*self._batch((members, *shape), dtype), set(range(members)))
         batch, array, left = begun
@@ -76,8 +83,7 @@ class FreshRows:
         row = array[index]
         if row.shape == shape and row.dtype == dtype:
             return batch[index], row
-        row = np.empty(shape, dtype)
-        return torch.from_numpy(row), row
+        return fresh(shape, dtype)
 
     def _batch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
         """Make a tensor and its array, of memory that was a batch's where there is some."""
@@ -89,6 +95,38 @@ class FreshRows:
         batch = torch.from_numpy(array)
         setattr(batch, MARK, True)
         return batch, batch.numpy()
+
+
+written: ContextVar[tuple[Rows, int] | None] = ContextVar("written", default=None)
+"""The rows, and the position, of the sample that this thread is making."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A step on the element at a position, whose tensors are written to rows."""
+
+    step: Callable[[int, Any], Any]
+    rows: Rows
+
+    def __call__(self, position: int, element: Any) -> Any:
+        """Take the step."""
+        token = written.set((self.rows, position))
+        try:
+            return self.step(position, element)
+        finally:
+            written.reset(token)
+
+
+def row(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+    """Give the place of a tensor of the sample that is being made: its row, or memory of its own where it has none."""
+    place = written.get()
+    return fresh(shape, dtype) if place is None else place[0].row(place[1], name, shape, dtype)
+
+
+def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+    """Give memory for a tensor, holding anything."""
+    array = np.empty(shape, dtype)
+    return torch.from_numpy(array), array
 
 
 def gathered(values: Sequence[torch.Tensor]) -> torch.Tensor | None:

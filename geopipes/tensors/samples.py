@@ -46,9 +46,8 @@ def tensor(
     dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold variables
     of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``, ``bounds``, ``crs``
     and ``transform`` (of the first input); ``time`` where the chip has one, with several inputs ``<name>_time``
-    for each tensor that has time (int64 nanoseconds since 1970, UTC). A tensor of one variable, or
-    of all that were read into one array, shares the chip's memory where that is contiguous, of the dtype asked for,
-    and has nothing to fill.
+    for each tensor that has time (int64 nanoseconds since 1970, UTC). A tensor of one variable shares the
+    chip's memory where that is contiguous, of the dtype asked for, and has nothing to fill.
 
     Notes
     -----

@@ -12,6 +12,7 @@ import torch
 
 from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Layer
+from geopipes.tensors.rows import fresh, row, written
 
 Spoken = tuple[tuple[slice, bool], ...]
 """Bands of a tensor that ``valid`` speaks of, and whether they may be NaN."""
@@ -40,46 +41,30 @@ def stacked(
     """
     native = stored_dtype(name, {layer.name: layer.pixels.dtype for layer in layers}, dtype)
     dates = max(layers, key=lambda layer: layer.timed).pixels.shape[0]
-    if len(layers) == 1:
-        with np.errstate(over="ignore"):
+    size = layers[0].pixels.shape[2:]
+    with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
+        if len(layers) == 1 and written.get() is None:
             pixels = np.require(layers[0].pixels, native, ["C_CONTIGUOUS", "WRITEABLE"])  # copies only if it must
-    else:
-        parts = [layer.pixels for layer in layers]
-        together = _together(parts) if parts[0].dtype == native else None
-        pixels = _concatenated(parts, dates, native) if together is None else together
-    measured = None
+            made = torch.from_numpy(pixels)
+        else:
+            shape = (dates, sum(layer.pixels.shape[1] for layer in layers), *size)
+            made, pixels = row(name, shape, native) if dtype in (None, held_in(native)) else fresh(shape, native)
+            parts = [np.broadcast_to(layer.pixels, (dates, *layer.pixels.shape[1:])) for layer in layers]
+            np.concatenate(parts, axis=1, out=pixels, casting="unsafe")
+    told = None
     if not all(layer.joined for layer in layers):
-        measured = np.broadcast_to(valid, (dates, *valid.shape[1:])).copy()
+        told, measured = row(f"{name}_valid", (dates, *size), np.dtype(bool))
+        np.copyto(measured, valid)
         number = None if fill is None else checked_fill(name, fill, native)
         shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
-        pixels = filled(pixels, spoken(layers), measured, number, shared=shared)
-    made = torch.from_numpy(pixels)
-    return made.to(dtype or made.dtype), None if measured is None else torch.from_numpy(measured)
+        whole = filled(pixels, spoken(layers), measured, number, shared=shared)
+        made = made if whole is pixels else torch.from_numpy(whole)
+    return made.to(dtype or made.dtype), told
 
 
-def _concatenated(parts: Sequence[npt.NDArray[Any]], dates: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Put (time or 1, band, y, x) one after the other, repeated over time."""
-    parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
-    shape = (dates, sum(part.shape[1] for part in parts), *parts[0].shape[2:])
-    with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
-        return np.concatenate(parts, axis=1, out=np.empty(shape, dtype), casting="unsafe")
-
-
-def _together(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
-    """Give the array whose bands these are, all and in order, as they were read; None where there is none."""
-    whole, band = parts[0].base, 0
-    if whole is None or whole.ndim != 4 or not (whole.flags.c_contiguous and whole.flags.writeable):
-        return None
-    address, step = whole.__array_interface__["data"][0], whole.strides[1]
-    for part in parts:
-        steps = zip(part.shape, part.strides, whole.strides, strict=True)
-        alike = all(step == own or length == 1 for length, step, own in steps)  # of one band the step means nothing
-        if part.base is not whole or part.dtype != whole.dtype or not alike:
-            return None
-        if part.__array_interface__["data"][0] != address + band * step:
-            return None
-        band += part.shape[1]
-    return whole if whole.shape == (parts[0].shape[0], band, *parts[0].shape[2:]) else None
+def held_in(native: np.dtype[Any]) -> torch.dtype:
+    """Give torch's name of a dtype."""
+    return torch.from_numpy(np.empty(0, native)).dtype
 
 
 def spoken(layers: Sequence[Layer]) -> Spoken:

@@ -16,7 +16,7 @@ from geopipes.read.scratch import scratch
 from geopipes.steps import Step
 from geopipes.tensors.cuts import nanoseconds, place
 from geopipes.tensors.programs import Program
-from geopipes.tensors.rows import Rows
+from geopipes.tensors.rows import Rows, fresh
 from geopipes.tensors.samples import tensor
 from geopipes.tensors.stacking import filled
 from geopipes.tensors.targets import Target, canonical, targets
@@ -144,8 +144,7 @@ class Maker:
         shape = (dates if target.timed else 1, target.bands, *size)
         if target.kept:
             return self._rows.row(position, target.name, shape, target.stored)
-        array = np.empty(shape, target.stored)
-        return torch.from_numpy(array), array
+        return fresh(shape, target.stored)
 
     def _valid_row(self, position: int, target: Target, dates: int, size: tuple[int, int]) -> Place | None:
         """Give the row for where a tensor is measured; None where all of it was joined."""

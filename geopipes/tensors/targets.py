@@ -14,7 +14,7 @@ import xarray as xr
 from geopipes.edits import Array
 from geopipes.tensors.cuts import Cut, Layer
 from geopipes.tensors.programs import LYING, Program
-from geopipes.tensors.stacking import Spoken, checked_fill, spoken, stored_dtype
+from geopipes.tensors.stacking import Spoken, checked_fill, held_in, spoken, stored_dtype
 
 Slots = tuple[tuple[str, slice], ...]
 """Variables and the bands of a tensor that they are."""
@@ -79,7 +79,7 @@ def targets(
         timed, told = any(layer.timed for layer in layers), spoken(layers)
         asked = dtype.get(name) if isinstance(dtype, Mapping) else dtype
         stored = stored_dtype(name, {layer.name: layer.pixels.dtype for layer in layers}, asked)
-        written = torch.from_numpy(np.empty(0, stored)).dtype
+        written = held_in(stored)
         ends = [*accumulate(layer.pixels.shape[1] for layer in layers)]
         whole = _whole(program, layers, stored)
         whole = None if whole in wholes else whole
