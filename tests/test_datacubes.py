@@ -208,3 +208,14 @@ def test_dask_arrays_stay_on_dask() -> None:
     exact = only(gp.cubes(field()).reproject(grid)).load()
     same = warped["t2m"].values == exact["t2m"].values
     assert (same | np.isnan(exact["t2m"].values)).mean() > 0.99
+
+
+def test_a_chip_is_the_dataset_that_xarray_makes_of_its_parts(land: Synthetic) -> None:
+    chips = gp.items(land.items).stack(["red", "scl"], resolution=20, crs="EPSG:32614").chip(32, time=1, coverage="any")
+    chip = next(iter(chips.read()))
+    again = xr.Dataset(chip.data_vars, chip.coords)
+    xr.testing.assert_identical(chip, again)
+    assert chip.sizes == again.sizes
+    assert {*chip.coords} == {*again.coords}
+    assert all(index.equals(again.xindexes[name]) for name, index in chip.xindexes.items())
+    assert {*chip.xindexes} == {*again.xindexes} == {"time", "y", "x"}

@@ -162,9 +162,21 @@ def test_steps_on_a_variable_with_bands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])
-def test_the_last_step_writes_to_the_batch(land: Synthetic, dtype: torch.dtype | None) -> None:
+@pytest.mark.parametrize("straight", [True, False])
+def test_the_last_step_writes_to_the_batch(land: Synthetic, dtype: torch.dtype | None, straight: bool) -> None:
     chips = stacked(land).chip(80, time=1, coverage="any").read().mask_values("scl", [3, 8])
-    pipe = chips.scale(["red", "nir"], factor=1e-4).normalized_difference("nir", "red", name="NDVI")
+    pipe = (
+        (chips if straight else chips.map(as_it_is))
+        .scale(["red", "nir"], factor=1e-4)
+        .normalized_difference("nir", "red", name="NDVI")
+    )
     batch = next(iter(pipe.tensor(image=["red", "nir", "NDVI"], fill=0, dtype=dtype).batch(2)))
     # A batch of rows is the tensor that they were written to: no second copy of its size.
     assert batch["image"].untyped_storage().nbytes() == batch["image"].nbytes == 2 * 3 * 80 * 80 * 4
+
+
+def test_batches_that_lack_a_sample_are_not_kept() -> None:
+    rows = FreshRows(2, 1000)
+    for position in range(0, 1000, 2):  # of every batch one sample never comes
+        rows.row(position, "image", (3,), np.dtype("uint8"))
+    assert len(rows._begun) < 40

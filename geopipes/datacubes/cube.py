@@ -273,13 +273,9 @@ def assembled(
     ``xr.Dataset`` looks at each of them several times, which takes longer than to read a chip; xarray has no public
     way around it, only the one that all its own methods take.
     """
-    direct = getattr(xr.Dataset, "_construct_direct", None)
-    if direct is None:
-        return xr.Dataset(variables, xr.Coordinates(coords, indexes))
     every = variables | coords
     sizes = {dim: size for variable in every.values() for dim, size in zip(variable.dims, variable.shape, strict=True)}
-    made: xr.Dataset = direct(every, set(coords), sizes, indexes=indexes)
-    return made
+    return xr.Dataset._construct_direct(every, set(coords), sizes, indexes=indexes)
 
 
 def widened(geometry: Geometry, geobox: GeoBox) -> Geometry:

@@ -49,7 +49,9 @@ def stacked(
         else:
             shape = (dates, sum(layer.pixels.shape[1] for layer in layers), *size)
             made, pixels = row(name, shape, native) if dtype in (None, held_in(native)) else fresh(shape, native)
-            parts = [np.broadcast_to(layer.pixels, (dates, *layer.pixels.shape[1:])) for layer in layers]
+            parts = [layer.pixels for layer in layers]
+            if any(len(part) != dates for part in parts):
+                parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
             np.concatenate(parts, axis=1, out=pixels, casting="unsafe")
     told = None
     if not all(layer.joined for layer in layers):
