@@ -239,7 +239,7 @@ def placed(whole: xr.Dataset, geobox: GeoBox, window: Window) -> xr.Coordinates:
 
 def coordinates(
     whole: xr.Dataset, geobox: GeoBox, window: Window
-) -> tuple[dict[Any, xr.Variable], dict[Any, PandasIndex]]:
+) -> tuple[dict[Any, xr.Variable], dict[Any, xr.Index]]:
     """Give what `placed` gives, as variables and their indexes."""
     coords: dict[Any, xr.Variable] = {}
     indexes: dict[Any, Any] = {}
@@ -266,7 +266,7 @@ def coordinates(
 
 
 def assembled(
-    variables: dict[Any, xr.Variable], coords: dict[Any, xr.Variable], indexes: dict[Any, PandasIndex]
+    variables: dict[Any, xr.Variable], coords: dict[Any, xr.Variable], indexes: dict[Any, xr.Index]
 ) -> xr.Dataset:
     """Make a Dataset of parts that are known to fit.
 
