@@ -16,6 +16,7 @@
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
     ├── ReadError             pixels that could not be read
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
+    ├── StateError            a run that cannot go on where another one stood
     ├── StepError             a step of the chain failed, or gave what the next cannot take
     └── TensorError           a chip that cannot become a tensor as asked
 
@@ -83,6 +84,10 @@ class StepError(GeopipesError, TypeError):
     """A step of the chain failed, or gave what the next one cannot take."""
 
 
+class StateError(GeopipesError, ValueError):
+    """A run that cannot go on where another one stood: the plan or the chain is another."""
+
+
 class StatisticsError(GeopipesError, ValueError):
     """Statistics that cannot be made, kept or used as asked."""
 
@@ -93,3 +98,7 @@ class TensorError(GeopipesError, ValueError):
 
 class ShiftedGrids(UserWarning):
     """Sources of one CRS and resolution whose pixels do not coincide; one of them gives the common grid."""
+
+
+class EmptyBatch(UserWarning):
+    """All elements of a batch were refused; it is left out."""

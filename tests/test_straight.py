@@ -14,6 +14,7 @@ from affine import Affine
 import geopipes as gp
 from geopipes.loaders import Each
 from geopipes.steps import Step
+from geopipes.tensors.rows import FreshRows
 from geopipes.tensors.straight import sampler
 from geopipes.testing import Synthetic
 
@@ -138,11 +139,11 @@ def test_a_refused_sample_leaves_a_smaller_batch(land: Synthetic) -> None:
 def test_what_asks_for_datasets_gets_them(land: Synthetic) -> None:
     chips = plan(land)
     step = Each(Step("tensor", as_it_is, (), {"image": ["red"], "fill": 0, "dtype": None, "time_axis": True})).step
-    assert sampler(chips._value.get(), step, 1) is not None
-    assert sampler(chips.map(as_it_is)._value.get(), step, 1) is None
-    assert sampler(gp.inputs(a=chips._parent).chip(64)._value.get(), step, 1) is None  # type: ignore[arg-type]
+    assert sampler(chips._value.get(), step, FreshRows(1, 9)) is not None
+    assert sampler(chips.map(as_it_is)._value.get(), step, FreshRows(1, 9)) is None
+    assert sampler(gp.inputs(a=chips._parent).chip(64)._value.get(), step, FreshRows(1, 9)) is None  # type: ignore[arg-type]
     unknown = Step("tensor", as_it_is, (), {"image": ["blue"], "fill": 0, "dtype": None, "time_axis": True})
-    assert sampler(chips._value.get(), unknown, 1) is None
+    assert sampler(chips._value.get(), unknown, FreshRows(1, 9)) is None
 
 
 def test_errors_are_those_of_the_step(land: Synthetic) -> None:

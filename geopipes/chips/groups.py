@@ -55,7 +55,8 @@ class Groups(Windows):
         """Give the group at a position as a cube, and all of it as the window."""
         super().window(position)  # which knows the positions there are
         height, width = self.size
-        return Group(self.members, position), Window(slice(0, height), slice(0, width))
+        members = {name: replace(member, order=self.order) for name, member in self.members.items()}
+        return Group(members, position), Window(slice(0, height), slice(0, width))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ def load(windows: Windows, position: int) -> Any:
     """
     cube, window = windows.window(position)
     element = identified(cube.read(window.grown(windows.margin)), windows, position)
-    return stepped(windows, element)
+    return stepped(windows, position, element)
 
 
 def look(windows: Windows, position: int) -> Any:
@@ -49,7 +49,7 @@ def look(windows: Windows, position: int) -> Any:
     cube, window = windows.window(position)
     position = range(len(windows))[position]
     grown = window.grown(windows.margin)
-    small = stepped(windows, identified(template(cube.dataset, grown.time), windows, position))
+    small = stepped(windows, position, identified(template(cube.dataset, grown.time), windows, position))
     places = identified(cube.place(grown), windows, position)
     once = Once(windows, position)
     if not isinstance(small, dict):
@@ -183,10 +183,13 @@ class Once:
         return read
 
 
-def stepped(windows: Windows, element: Any) -> Any:
-    """Take a chip through the plan's steps."""
+def stepped(windows: Windows, position: int, element: Any) -> Any:
+    """Take a chip through the plan's steps; those that draw each have random numbers of their own."""
+    number = 0
     for step in windows.steps:
-        element = dataset_wanted(step, step(element), element)
+        key = (*windows.order.key(number), int(windows.ids[position])) if step.draws else ()
+        number += step.draws
+        element = dataset_wanted(step, step(element, key), element)
     return element
 
 

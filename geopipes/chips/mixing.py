@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from geopipes.chips.choosing import SLACK, allotted, sample, shared_out
-from geopipes.chips.windows import Windows
+from geopipes.chips.windows import Order, Windows
 from geopipes.errors import ChipError
 
 
@@ -79,10 +80,11 @@ def _one(plans: Mapping[str, Windows]) -> Windows:
     columns |= {str(name): joined[name].to_numpy() for name in joined.columns if name not in columns}
     whole = next(iter(plans.values()))
     ids, cube = np.arange(len(joined)), np.concatenate(parts)
-    return replace(whole, cubes=tuple(cubes.values()), ids=ids, cube=cube, left_out=0, columns=columns, **places)
+    places |= {"ids": ids, "cube": cube, "columns": columns}
+    return replace(whole, cubes=tuple(cubes.values()), left_out=0, order=Order(), **places)
 
 
-def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
+def by_scene(windows: Windows, batch: int, *, seed: int, epoch: int = 0) -> Windows:
     """Put the windows in a random order in which each batch is of one scene: of one cube's date.
 
     Parameters
@@ -90,6 +92,7 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     windows : (N,) a plan
     batch : windows in a batch; the plan's order gives batches by ``.batch(batch)``
     seed : of numpy's PCG64
+    epoch : another one is another order; `geopipes.orders.epoch` gives that of the windows chosen here
 
     Returns
     -------
@@ -103,7 +106,8 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     """
     if batch < 1:
         raise ChipError(f"by_scene({batch}): give the windows in a batch, at least 1")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, epoch))
+    windows, every = windows.take(np.argsort(windows.ids, kind="stable")), len(windows)
     scene = windows.cube * (int(windows.time.max(initial=0)) + 1) + windows.time
     scene = pd.factorize(scene)[0]
     held = np.bincount(scene)
@@ -116,4 +120,5 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     if len(firsts) == 0:
         raise ChipError(f"by_scene({batch}): the {len(held)} scenes have at most {held.max(initial=0)} windows each")
     chosen = order[(rng.permutation(firsts)[:, None] + np.arange(batch)).ravel()]
-    return replace(windows.take(chosen), left_out=len(windows) - len(chosen))
+    again = partial(by_scene, batch=batch, seed=seed)
+    return replace(windows.take(chosen), left_out=every - len(chosen), order=Order(seed, epoch, again))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -15,6 +15,31 @@ from geopipes.errors import MarginTooSmall
 from geopipes.steps import Step
 
 Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which of many orders the chips of a plan stand in.
+
+    Attributes
+    ----------
+    seed : of the verb that put them in order
+    epoch : whose order it is
+    again : ``again(windows, epoch=1)`` puts the same chips in the order of another epoch, whatever order they stand
+        in; None where all epochs have one order
+    stands : whether they stand in that order; those that were chosen from it stand as they were chosen
+    share : (rank, ranks), whose part of an order this is; None for all of it
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    again: Callable[..., Windows] | None = None
+    stands: bool = True
+    share: tuple[int, int] | None = None
+
+    def key(self, number: int) -> tuple[int, int, int]:
+        """Give the key of the random numbers of this epoch, of the chain's first step that draws, its second, ..."""
+        return self.seed, self.epoch, number
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +58,7 @@ class Windows(Sequence[Any]):
     steps : what happens to each chip, recorded
     columns : (n,) each, what is known of the windows beyond their place: a split's name, the probability with which
         a window was drawn, what was measured
+    order : which of many orders they stand in
     """
 
     cubes: tuple[Cube, ...]
@@ -47,6 +73,7 @@ class Windows(Sequence[Any]):
     left_out: int = 0
     steps: tuple[Step, ...] = ()
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    order: Order = Order()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +98,8 @@ class Windows(Sequence[Any]):
         pick = np.asarray(positions, dtype=np.int64)
         places = {name: getattr(self, name)[pick] for name in ("ids", "cube", "time", "row", "col")}
         columns = {name: column[pick] for name, column in self.columns.items()}
-        return replace(self, left_out=0, columns=columns, **places)
+        order = replace(self.order, stands=False)
+        return replace(self, left_out=0, columns=columns, order=order, **places)
 
     def map(self, step: Step) -> Windows:
         """Record a step; a step that needs neighbours uses the margin.

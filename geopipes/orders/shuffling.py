@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import floor, isfinite, log2
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.windows import Indices
+from geopipes.chips.windows import Indices, Order
 from geopipes.datacubes.cube import Cube, MappedCube
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import InputsCube, JoinedCube
@@ -67,8 +68,8 @@ def shuffle(
     windows : (n,) a plan
     seed : of numpy's PCG64
     exact : a plain permutation: every order of the chips is as likely as any other
-    epoch : another one is another order. Order is a function of the chips, seed and epoch alone; unless exact,
-        the order they stood in before does not count
+    epoch : another one is another order, the one that `geopipes.orders.epoch` gives. Order is a function of the
+        chips, seed and epoch alone; the order they stood in before does not count
     lanes : strips that are read at a time, best as many as there are chips in a batch. Ranks that divide it and
         take every R-th chip have lanes of their own, and so decode few of the same tiles
     strip : its height [px of the grid]; None for two tiles of the source of which most is read, taken as 512 px,
@@ -88,10 +89,13 @@ def shuffle(
             f"shuffle(epoch={epoch}, lanes={lanes}, strip={strip}): use epoch 0 and up, the others 1 and up"
         )
     rng = np.random.default_rng((seed, epoch))
+    by_id = np.argsort(windows.ids, kind="stable")
     if exact or len(windows) < 2:
-        return windows.take(rng.permutation(len(windows)))
-    by_id = np.argsort(windows.ids)
-    return windows.take(by_id[_interleaved(*_strips(windows.take(by_id), strip, rng), min(lanes, len(windows)), rng)])
+        order = rng.permutation(len(windows))
+    else:
+        order = _interleaved(*_strips(windows.take(by_id), strip, rng), min(lanes, len(windows)), rng)
+    again = partial(shuffle, seed=seed, exact=exact, lanes=lanes, strip=strip)
+    return replace(windows.take(by_id[order]), order=Order(seed, epoch, again))
 
 
 def _interleaved(scene: Indices, run: Indices, along: Floats, lanes: int, rng: np.random.Generator) -> Indices:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geopipes import chips, orders, steps
     from geopipes.chips.choosing import Shares
     from geopipes.chips.grouping import Every, Kind
+    from geopipes.orders.epochs import Tail
 else:
     chips, orders, steps = (LazyModule(f"geopipes.{name}") for name in ("chips", "orders", "steps"))
 
@@ -109,10 +110,11 @@ class Plan(Pipe[T]):
 
         return self._whole(text, kept)
 
-    def by_scene(self, batch: int, *, seed: int) -> Plan[T]:
+    def by_scene(self, batch: int, *, seed: int, epoch: int = 0) -> Plan[T]:
         """Put the chips in an order whose batches each come from one scene: see `geopipes.chips.by_scene`."""
-        text = steps.call("by_scene", batch, seed=seed)
-        return self._whole(text, lambda windows: chips.by_scene(windows, batch, seed=seed))
+        options = {"seed": seed, "epoch": epoch}
+        text = steps.call("by_scene", batch, **steps.given(chips.by_scene, options))
+        return self._whole(text, lambda windows: chips.by_scene(windows, batch, **options))
 
     def triplets(self, *, near: float, far: float, seed: int, n: int | None = None) -> Plan[Inputs]:
         """Make triplets of an anchor, a chip near it and one far away: see `geopipes.chips.triplets`."""
@@ -250,6 +252,15 @@ class Plan(Pipe[T]):
         options: dict[str, Any] = {"exact": exact, "epoch": epoch, "lanes": lanes, "strip": strip}
         text = steps.call("shuffle", seed, **steps.given(orders.shuffle, options))
         return self._whole(text, lambda windows: orders.shuffle(windows, seed, **options))
+
+    def epoch(self, number: int) -> Plan[T]:
+        """Give the plan in the order of another epoch: see `geopipes.orders.epoch`."""
+        return self._whole(steps.call("epoch", number), lambda windows: orders.epoch(windows, number))
+
+    def shard(self, rank: int, ranks: int, *, tail: Tail | None = None) -> Plan[T]:
+        """Give one rank's part of the order: see `geopipes.orders.shard`."""
+        text = steps.call("shard", rank, ranks, **steps.given(orders.shard, {"tail": tail}))
+        return self._whole(text, lambda windows: orders.shard(windows, rank, ranks, tail=tail))
 
     def read(self, *, threads: int = READING_THREADS, cache: int = CACHE) -> Pipe[T]:
         """Read the chips, in the plan's order, several in flight: from here on pixels move.

@@ -46,9 +46,9 @@ class FreshRows:
 
     Parameters
     ----------
-    size : samples in a batch
+    size : samples in a batch of this rank's
     total : samples in all
-    ranks : that take positions in turn, of whose batches this process makes its part
+    ranks : that take positions in turn
     """
 
     def __init__(self, size: int, total: int, ranks: int = 1) -> None:
@@ -61,13 +61,15 @@ class FreshRows:
     ) -> tuple[torch.Tensor, npt.NDArray[Any]]:
         """Give the place of a sample's tensor: see `Rows`."""
         group, index = divmod(position // self._ranks, self._size)
+        rank = position % self._ranks
         key = group, name
         begun = self._begun.get(key)
         if begun is None:
             with self._lock:
                 begun = self._begun.get(key)
                 if begun is None:
-                    members = min(self._size, self._total - group * self._size)
+                    mine = -(-(self._total - rank) // self._ranks)
+                    members = min(self._size, mine - group * self._size)
                     begun = self._begun[key] = (*self._batch((members, *shape), dtype), set(range(members)))
         batch, array, left = begun
         left.discard(index)
