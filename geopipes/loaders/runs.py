@@ -19,7 +19,6 @@ from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take
 from geopipes.loaders.shares import Share, torch_worker
 from geopipes.threads import in_order
 
-
 Feed = Callable[[int], Iterator[Element]]
 """Gives (group, batch) from the position of a batch's first element on, in order; can be closed."""
 
@@ -191,9 +190,8 @@ def keyed(ops: Sequence[Op], source: Any) -> tuple[Op, ...]:
     return tuple(done)
 
 
-def planned(source: Any, ops: Sequence[Op]) -> int:
-    """Give the elements that come out of a pipe, holes counted."""
-    length = len(source)
+def planned(length: int, ops: Sequence[Op]) -> int:
+    """Give the elements that come out of a pipe, of those that go in; holes are counted."""
     for op in ops:
         length = op.length(length)
     return length
