@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Condition, Thread, current_thread
+from threading import Condition, Thread, current_thread, get_ident
 from typing import Generic, TypeVar
 from weakref import finalize
 
@@ -21,19 +22,34 @@ def in_order(work: Callable[[int], R], positions: Iterable[int], threads: int) -
     What raises is raised at its place; closing waits for what is being worked on, and drops the rest.
     """
     pending: deque[tuple[int, Future[R]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="geopipes-read") as pool:
-        try:
-            for position in positions:
-                pending.append((position, pool.submit(work, position)))
-                if len(pending) >= IN_FLIGHT * threads:
-                    done, future = pending.popleft()
-                    yield done, future.result()
-            while pending:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="geopipes-read")
+    try:
+        for position in positions:
+            pending.append((position, pool.submit(work, position)))
+            if len(pending) >= IN_FLIGHT * threads:
                 done, future = pending.popleft()
                 yield done, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+        while pending:
+            done, future = pending.popleft()
+            yield done, future.result()
+    finally:
+        pool.shutdown(wait=not collecting(), cancel_futures=True)
+
+
+def collecting() -> bool:
+    """Say whether this thread is collecting garbage: it may hold any lock, and so must wait for nobody."""
+    return _collector == get_ident()
+
+
+_collector = 0
+
+
+def _collects(phase: str, _: dict[str, int]) -> None:
+    global _collector
+    _collector = get_ident() if phase == "start" else 0
+
+
+gc.callbacks.append(_collects)
 
 
 class Ahead(Iterator[R]):
@@ -122,5 +138,5 @@ def _stop(line: _Line[R], thread: Thread) -> None:
     """End a line and wait for the thread that fills it."""
     line.end()
     line.drop()
-    if thread is not current_thread():
+    if thread is not current_thread() and not collecting():
         thread.join()

@@ -190,7 +190,10 @@ class Loader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what is running."""
-        return {**self.__dict__, "_passes": WeakSet(), "_latest": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_passes", "_latest")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _passes=WeakSet(), _latest=None)
 
     def __str__(self) -> str:
         share = self._options.share()

@@ -90,9 +90,7 @@ class Pipe(Chain[T]):
         """
         text = steps.call("map", fn, **steps.given(Pipe.map, {"margin": margin, "rng": rng}))
         if rng and (self._kind in ("items", "cubes") or any(isinstance(op, loaders.Batch) for op in self._ops)):
-            raise StepError(
-                f"{text} draws random numbers for each chip; write it after chip(...) and before batch(...)"
-            )
+            raise StepError(f"{text} draws random numbers for each chip; write it between chip(...) and batch(...)")
         if self._kind == "items":
             changed = self._whole(text, lambda scenes: replace(scenes, items=tuple(fn(item) for item in scenes)))
             return cast("Pipe[R]", changed)
@@ -179,7 +177,10 @@ class Pipe(Chain[T]):
         }  # fmt: skip
         text = steps.call("loader", **steps.given(Pipe.loader, options))
         self._need("stream", text)
-        return loaders.Loader(self._value.get(), self._ops, loaders.Options(**options), f"{self}\n    .{text}")
+        between = "\n    "
+        return loaders.Loader(
+            self._value.get(), self._ops, loaders.Options(**options), f"{self._lineage(between)}{between}.{text}"
+        )
 
     def union(self, *others: Pipe[T]) -> Pipe[T]:
         """Make one source of several: of items (each once) or of cubes."""
