@@ -126,8 +126,11 @@ class Run(Iterator[Any]):
         epoch, position = states.checked(state, self.fingerprint, self._ops, self._share.ranks)
         if self._stream is not None:
             raise StateError("load_state_dict: this run has begun; load the state before its first element")
-        if epoch != states.order_of(self._source).epoch:
-            raise StateError(f"load_state_dict: the state is of epoch {epoch}; write .epoch({epoch}) before read()")
+        own = states.order_of(self._source).epoch
+        if (epoch, position) == (own + 1, 0):  # the end of this one
+            position = len(self._source)
+        elif epoch != own:
+            raise StateError(f"load_state_dict: the state is of epoch {epoch}; write .epoch({epoch}) before this")
         self.position = position
 
     def close(self) -> None:
