@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -217,7 +216,7 @@ def _chosen(windows: Windows, chosen: Indices, chance: float | Floats, **columns
     """Give the windows chosen, with their columns; the chance counts with that of an earlier choice."""
     some = windows.take(chosen)
     probability = some.columns.get("probability", 1.0) * np.broadcast_to(chance, len(chosen))
-    return replace(some, columns={**some.columns, **columns, "probability": probability})
+    return some.with_columns({**columns, "probability": probability})
 
 
 def _column(windows: Windows, by: str | npt.ArrayLike, call: str) -> npt.NDArray[Any]:

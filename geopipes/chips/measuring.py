@@ -13,7 +13,8 @@ import numpy.typing as npt
 import shapely
 import xarray as xr
 
-from geopipes.chips.footprints import chunks, distinct, geodesic, members, rectangles
+from geopipes.chips.footprints import distinct, geodesic, members, rectangles
+from geopipes.chips.frames import chunks
 from geopipes.chips.keeping import Kept, Row
 from geopipes.chips.laying import laid_on
 from geopipes.chips.loading import Reading

@@ -66,9 +66,9 @@ def _one(plans: Mapping[str, Windows]) -> Windows:
     """Put plans one after the other; cubes that are the same stand once."""
     cubes = {id(cube): cube for plan in plans.values() for cube in plan.cubes}
     number = {key: i for i, key in enumerate(cubes)}
-    parts = [np.array([number[id(cube)] for cube in plan.cubes])[plan.cube] for plan in plans.values()]
-    places: dict[str, Any] = {
-        k: np.concatenate([getattr(plan, k) for plan in plans.values()]) for k in ("time", "row", "col")
+    cube = [np.array([number[id(cube)] for cube in plan.cubes])[plan.cube] for plan in plans.values()]
+    place: dict[str, Any] = {
+        name: np.concatenate([plan.values(name) for plan in plans.values()]) for name in ("time", "row", "col")
     }
     columns = {
         "source": np.repeat([*plans], [len(plan) for plan in plans.values()]),
@@ -77,9 +77,9 @@ def _one(plans: Mapping[str, Windows]) -> Windows:
     tables = [pd.DataFrame(dict(plan.columns), index=range(len(plan))) for plan in plans.values()]
     joined = pd.concat(tables, ignore_index=True)
     columns |= {str(name): joined[name].to_numpy() for name in joined.columns if name not in columns}
-    whole = next(iter(plans.values()))
-    ids, cube = np.arange(len(joined)), np.concatenate(parts)
-    return replace(whole, cubes=tuple(cubes.values()), ids=ids, cube=cube, left_out=0, columns=columns, **places)
+    head = next(iter(plans.values()))
+    whole = Windows.of(tuple(cubes.values()), head.size, cube=np.concatenate(cube), **place, columns=columns)
+    return replace(whole, margin=head.margin, dates=head.dates, steps=head.steps)
 
 
 def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
@@ -104,7 +104,9 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     if batch < 1:
         raise ChipError(f"by_scene({batch}): give the windows in a batch, at least 1")
     rng = np.random.default_rng(seed)
-    scene = windows.cube * (int(windows.time.max(initial=0)) + 1) + windows.time
+    time = windows.time
+    scene = windows.cube * (int(time.max(initial=0)) + 1) + time
+    del time
     scene = pd.factorize(scene)[0]
     held = np.bincount(scene)
     scene = scene.astype(np.min_scalar_type(len(held)))

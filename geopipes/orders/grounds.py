@@ -13,16 +13,15 @@ import shapely
 
 from geopipes.chips import Windows
 from geopipes.chips.footprints import (
-    AT_ONCE,
     Floats,
     centres,
-    chunks,
     corners,
     distinct,
     geodesic,
     members,
     rectangles,
 )
+from geopipes.chips.frames import AT_ONCE, chunks
 from geopipes.chips.places import TOUCH, plane
 from geopipes.chips.windows import Indices
 

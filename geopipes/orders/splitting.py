@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.footprints import chunks
+from geopipes.chips.frames import chunks
 from geopipes.chips.places import ground as ground  # the name by which it was known here
 from geopipes.errors import ChipError
 from geopipes.orders.grounds import Ground, Mask, near
@@ -162,4 +161,4 @@ def apart(
 def named(windows: Windows, name: Any) -> Windows:
     """Write a split's name beside each of its chips."""
     dtype = np.int16 if isinstance(name, int | np.integer) else None
-    return replace(windows, columns={**windows.columns, "split": np.full(len(windows), name, dtype)})
+    return windows.with_columns({"split": np.asarray(name, dtype)})
