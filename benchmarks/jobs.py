@@ -68,7 +68,7 @@ class Job:
 
     def place(self, position: int) -> tuple[int, int, int]:
         """Give the cube, the first row and the first column of a chip of the plan."""
-        cube, row, col = (int(self.windows.values(name, position)) for name in ("cube", "row", "col"))
+        cube, row, col = (self.windows.values(name, position) for name in ("cube", "row", "col"))
         return cube, row, col
 
     @property

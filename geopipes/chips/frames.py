@@ -127,9 +127,9 @@ class Frame:
         KeyError
             if there is none of this name
         """
-        column = self._found(name)
         if isinstance(at, int | np.integer):
             return self._values(name, range(self.length)[at])
+        column = self._found(name)
         count = len(range(*at.indices(self.length))) if isinstance(at, slice) else len(at)
         if not column.shape:
             return np.broadcast_to(column[()], count)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,9 @@ import numpy.typing as npt
 from geopipes.chips.frames import At, Column, numbered, small
 
 Indices = npt.NDArray[np.int64]
+
+BEGIN, CUBE, PLACES, WIDTH, TIMES, ROWS, COLS, KEPT = range(8)
+"""Rows of a lattice's head."""
 
 
 class Part(NamedTuple):
@@ -42,8 +47,8 @@ class Lattice:
 
     Attributes
     ----------
-    head : (parts, 8) of each part: its first window, its cube, places, columns, and where it begins among all times,
-        rows, columns, and places kept
+    head : (8, parts) of each part: its first window, its cube, its places, columns of places, and where it begins
+        among all times, rows, columns, and places kept
     times, rows, cols : where windows begin, of all parts
     kept : the places that have a window, of all parts; None where all have
     length : windows
@@ -62,25 +67,45 @@ class Lattice:
         parts = [part for part in parts if part.places and len(part.times)]
         whole = all(part.kept is None for part in parts)
         kept = [np.arange(part.places) if part.kept is None else part.kept for part in parts if not whole]
-        sizes = np.array(
-            [(part.places * len(part.times), len(part.times), len(part.rows), len(part.cols), part.places)
-             for part in parts], np.int64,
-        ).reshape(-1, 5)  # fmt: skip
-        begins = np.cumsum(sizes, axis=0) - sizes
-        head = np.stack(
-            [begins[:, 0], [part.cube for part in parts], sizes[:, 4], sizes[:, 3], *begins[:, 1:].T], axis=1
-        ).astype(np.int64)
+        lengths = [
+            (part.places * len(part.times), len(part.times), len(part.rows), len(part.cols), part.places)
+            for part in parts
+        ]
+        sizes = np.array(lengths, np.int64).reshape(-1, 5).T
+        begins = np.cumsum(sizes, axis=1) - sizes
+        cubes = np.array([part.cube for part in parts], np.int64)
+        head = np.stack([begins[0], cubes, sizes[4], sizes[3], *begins[1:]])
         times, rows, cols = (
             np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
             for name in ("times", "rows", "cols")
         )
-        return cls(head, times, rows, cols, None if whole else np.concatenate(kept), int(sizes[:, 0].sum()))
+        return cls(head, times, rows, cols, None if whole else np.concatenate(kept), int(sizes[0].sum()))
 
     def columns(self) -> Mapping[str, Column]:
         """Give the columns cube, time, row and col."""
-        values = {"cube": self.head[:, 1], "time": self.times, "row": self.rows, "col": self.cols}
+        values = {"cube": self.head[1], "time": self.times, "row": self.rows, "col": self.cols}
         found = {name: small(each) for name, each in values.items()}
         return {name: Laid(self, name, each.dtype) if each.shape else each for name, each in found.items()}
+
+    def heads(self, number: Any) -> Callable[[int], Any]:
+        """Give what gives a row of the head for each window, as one number where all are of one part: that is faster."""
+        if isinstance(number, int):
+            return self._plain[bisect_right(self._begins, number) - 1].__getitem__
+        low, high = (bisect_right(self._begins, int(end)) - 1 for end in (number.min(), number.max()))
+        if low == high:
+            return self._plain[low].__getitem__
+        part = np.searchsorted(self.head[BEGIN], number, side="right") - 1
+        return lambda row: self.head[row][part]
+
+    @cached_property
+    def _begins(self) -> list[int]:
+        begins: list[int] = self.head[BEGIN].tolist()
+        return begins
+
+    @cached_property
+    def _plain(self) -> list[list[int]]:
+        plain: list[list[int]] = self.head.T.tolist()
+        return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,20 +129,26 @@ class Laid:
 
     def __getitem__(self, at: At) -> Any:
         """Work out the values of some windows."""
-        lattice, number = self.lattice, numbered(at, self.lattice.length)
-        # One part for all is reckoned with as plain numbers, which is faster.
-        part = 0 if len(lattice.head) == 1 else np.searchsorted(lattice.head[:, 0], number, side="right") - 1
-        begin, cube, places, width, of_time, of_row, of_col, of_kept = lattice.head[part].T
+        if isinstance(at, int | np.integer):
+            return self._worked_out(int(at), (), self.lattice.heads(int(at)))
+        number = numbered(at, self.lattice.length)
+        if len(number) == 0:
+            return np.empty(0, self.dtype)
+        return self._worked_out(number, number.shape, self.lattice.heads(number)).astype(self.dtype)
+
+    def _worked_out(self, number: Any, shape: tuple[int, ...], head: Callable[[int], Any]) -> Any:
+        lattice = self.lattice
         if self.name == "cube":
-            return np.broadcast_to(cube, number.shape).astype(self.dtype)
-        number = number - begin
-        date = number // places
+            return np.broadcast_to(head(CUBE), shape) if shape else head(CUBE)
+        number = number - head(BEGIN)
+        date = number // head(PLACES)
         if self.name == "time":
-            return lattice.times[of_time + date].astype(self.dtype)
-        place = number - date * places
+            return lattice.times[head(TIMES) + date]
+        place = number - date * head(PLACES)
         if lattice.kept is not None:
-            place = lattice.kept[of_kept + place].astype(np.int64)
-        row = place // width
+            kept: Any = lattice.kept[head(KEPT) + place]
+            place = kept.astype(np.int64)
+        row = place // head(WIDTH)
         if self.name == "row":
-            return lattice.rows[of_row + row].astype(self.dtype)
-        return lattice.cols[of_col + place - row * width].astype(self.dtype)
+            return lattice.rows[head(ROWS) + row]
+        return lattice.cols[head(COLS) + place - row * head(WIDTH)]

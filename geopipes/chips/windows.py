@@ -99,7 +99,7 @@ class Windows(Sequence[Any]):
         return empty.placed(ids=ids, cube=cube, time=time, row=row, col=col).with_columns(columns)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.frame)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -158,7 +158,8 @@ class Windows(Sequence[Any]):
         -------
         (n,) int64, however small they are kept: sums and products of them do not overflow. One number for one window
         """
-        return self.frame.column(name, at).astype(np.int64, copy=False)
+        found = self.frame.column(name, at)
+        return int(found) if isinstance(at, int | np.integer) else found.astype(np.int64, copy=False)
 
     def pieces(self, name: str) -> Iterator[Indices]:
         """Give these values some windows at a time, in their order."""
@@ -227,10 +228,10 @@ class Windows(Sequence[Any]):
         if not -len(self) <= position < len(self):
             raise IndexError(f"plan[{position}]: the plan has {len(self)} chips")
         i = range(len(self))[position]
-        row, col, start = (int(self.frame.column(name, i)) for name in ("row", "col", "time"))
+        cube, start, row, col = (self.values(name, i) for name in PLACE[1:])
         time = None if self.dates is None else slice(start, start + self.dates)
         window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
-        return self.cubes[int(self.frame.column("cube", i))], window
+        return self.cubes[cube], window
 
 
 def boxes(windows: Windows, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
