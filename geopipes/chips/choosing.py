@@ -215,7 +215,8 @@ def away(
 def _chosen(windows: Windows, chosen: Indices, chance: float | Floats, **columns: npt.NDArray[Any]) -> Windows:
     """Give the windows chosen, with their columns; the chance counts with that of an earlier choice."""
     some = windows.take(chosen)
-    probability = some.columns.get("probability", 1.0) * np.broadcast_to(chance, len(chosen))
+    before = some.columns.get("probability", np.ones(()))
+    probability = (before if any(before.strides) else before.flat[0]) * chance  # one for all takes no memory
     return some.with_columns({**columns, "probability": probability})
 
 

@@ -12,7 +12,7 @@ import shapely
 import xarray as xr
 
 from geopipes.chips.footprints import DEGREES, transformer
-from geopipes.chips.frames import Frame, Numbers, chunks, where
+from geopipes.chips.frames import Frame, Numbers, chunks
 from geopipes.chips.lattices import Lattice, Part
 from geopipes.chips.windows import Indices, Windows, boxes_between, boxes_of
 from geopipes.datacubes.cube import Cube, Cubes
@@ -104,7 +104,7 @@ def _part(
     cube.check_windows(shape, stride, margin)
     rows = _starts(cube.geobox.shape.y, shape[0], stride[0], edge)
     cols = _starts(cube.geobox.shape.x, shape[1], stride[1], edge)
-    part = Part(index, _date_starts(cube, time, edge), rows, cols, None)
+    part = Part(index, _date_starts(cube, time, edge), rows, cols)
     if (count := part.places * len(part.times)) > MOST_WINDOWS:
         raise ChipError(
             f"chip(size={shape}): the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
@@ -115,13 +115,12 @@ def _part(
 
 def _kept(cubes: Cubes, part: Part, size: tuple[int, int], coverage: Coverage) -> Part:
     """Keep the places of a cube that its sources cover and its zone owns: the same at all dates."""
-    kept = where(_inside(cubes.cubes[part.cube], size, part.rows, part.cols, coverage).ravel())
-    owned = np.ones(len(kept), bool)
-    if _zones(cubes.cubes):
-        for at in chunks(len(kept)):
-            row, col = np.divmod(kept[at].astype(np.int64), len(part.cols))
-            owned[at] = _owned(cubes.cubes, part.cube, size, part.rows[row], part.cols[col])
-    return part._replace(kept=None if owned.all() and len(kept) == part.places else kept[owned])
+    inside = _inside(cubes.cubes[part.cube], size, part.rows, part.cols, coverage).ravel()
+    for at in chunks(len(inside)) if _zones(cubes.cubes) else ():
+        place = np.flatnonzero(inside[at]) + at.start
+        row, col = np.divmod(place, len(part.cols))
+        inside[place] = _owned(cubes.cubes, part.cube, size, part.rows[row], part.cols[col])
+    return part._replace(inside=inside)
 
 
 def _inside(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ ALL = slice(None)
 
 AT_ONCE = 1 << 15
 """Rows that are worked on at a time: a polygon takes half a kilobyte, and gathering by small integers 8 bytes a row."""
+
+SORTED_AT_ONCE = 1 << 18
+"""Rows that are sorted at a time."""
 
 FEWER = 8
 """How many times smaller the columns of chosen rows are than what the rows were chosen from, to be copied at once."""
@@ -221,6 +224,34 @@ def where(mask: npt.NDArray[np.bool_]) -> Rows:
         found[done : done + len(some)] = some + piece.start
         done += len(some)
     return found
+
+
+def grouped(group: Callable[[slice], Any], length: int, groups: int) -> tuple[Rows, npt.NDArray[np.int64]]:
+    """Line rows up group by group, those of one in their order: a sort that takes no 8 bytes for each row.
+
+    Parameters
+    ----------
+    group : gives the number of the group of each of some rows; asked twice
+    length, groups : how many there are
+
+    Returns
+    -------
+    (length,) the rows, and (groups,) how many there are of each
+    """
+    held = np.zeros(groups, np.int64)
+    for at in chunks(length, SORTED_AT_ONCE):
+        held += np.bincount(group(at), minlength=groups)
+    line = np.empty(length, smallest(length))
+    free = np.cumsum(held) - held
+    for at in chunks(length, SORTED_AT_ONCE):
+        own = group(at)
+        order = np.argsort(own, kind="stable")
+        own = own[order]
+        first = np.flatnonzero(np.diff(own, prepend=-1))
+        count = np.diff(first, append=len(own))
+        line[np.repeat(free[own[first]] - first, count) + np.arange(len(own))] = order + at.start
+        free[own[first]] += count
+    return line, held
 
 
 def smallest(length: int) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ from geopipes.chips.frames import At, Column, numbered, small
 
 Indices = npt.NDArray[np.int64]
 
-BEGIN, CUBE, PLACES, WIDTH, TIMES, ROWS, COLS, KEPT = range(8)
+BEGIN, CUBE, PLACES, WIDTH, TIMES, ROWS, COLS, RUNS = range(8)
 """Rows of a lattice's head."""
 
 
@@ -26,19 +26,29 @@ class Part(NamedTuple):
     ----------
     cube : its number
     times, rows, cols : where windows begin; their places are all of rows x cols, row by row
-    kept : which of these places have a window, rising; None for all
+    inside : (rows * cols,) which of these places have a window; None for all
     """
 
     cube: int
     times: Indices
     rows: Indices
     cols: Indices
-    kept: npt.NDArray[np.integer[Any]] | None
+    inside: npt.NDArray[np.bool_] | None = None
 
     @property
     def places(self) -> int:
         """How many have a window."""
-        return len(self.rows) * len(self.cols) if self.kept is None else len(self.kept)
+        every = len(self.rows) * len(self.cols)
+        return every if self.inside is None else int(np.count_nonzero(self.inside))
+
+    def runs(self) -> tuple[Indices, Indices]:
+        """Give the places that have a window as runs: the number of each run's first, and its place on the grid."""
+        if self.inside is None:
+            return np.zeros(1, np.int64), np.zeros(1, np.int64)
+        ends = np.flatnonzero(self.inside[1:] != self.inside[:-1]) + 1
+        ends = np.concatenate([[0] if self.inside[0] else [], ends, [len(self.inside)]]).astype(np.int64)
+        first, last = ends[: len(ends) // 2 * 2].reshape(-1, 2).T
+        return np.cumsum(last - first) - (last - first), first
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +58,10 @@ class Lattice:
     Attributes
     ----------
     head : (8, parts) of each part: its first window, its cube, its places, columns of places, and where it begins
-        among all times, rows, columns, and places kept
+        among all times, rows, columns, and places
     times, rows, cols : where windows begin, of all parts
-    kept : the places that have a window, of all parts; None where all have
+    runs : (2, k) the places that have a window, of all parts, in runs: the number of each run's first, and what is
+        added to the numbers of a run to give places on the grid
     length : windows
     """
 
@@ -58,15 +69,13 @@ class Lattice:
     times: Indices
     rows: Indices
     cols: Indices
-    kept: npt.NDArray[np.integer[Any]] | None
+    runs: Indices
     length: int
 
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Lattice:
         """Put the parts of several cubes in one line."""
         parts = [part for part in parts if part.places and len(part.times)]
-        whole = all(part.kept is None for part in parts)
-        kept = [np.arange(part.places) if part.kept is None else part.kept for part in parts if not whole]
         lengths = [
             (part.places * len(part.times), len(part.times), len(part.rows), len(part.cols), part.places)
             for part in parts
@@ -79,7 +88,11 @@ class Lattice:
             np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
             for name in ("times", "rows", "cols")
         )
-        return cls(head, times, rows, cols, None if whole else np.concatenate(kept), int(sizes[0].sum()))
+        found = [np.empty((2, 0), np.int64)]
+        for part, begin in zip(parts, begins[4].tolist(), strict=True):
+            number, place = part.runs()
+            found.append(np.stack([number + begin, place - number - begin]))
+        return cls(head, times, rows, cols, np.concatenate(found, axis=1), int(sizes[0].sum()))
 
     def columns(self) -> Mapping[str, Column]:
         """Give the columns cube, time, row and col."""
@@ -88,7 +101,7 @@ class Lattice:
         return {name: Laid(self, name, each.dtype) if each.shape else each for name, each in found.items()}
 
     def heads(self, number: Any) -> Callable[[int], Any]:
-        """Give what gives a row of the head for each window, as one number where all are of one part: that is faster."""
+        """Give what gives a row of the head for each window, one number where all are of one part: that is faster."""
         if isinstance(number, int):
             return self._plain[bisect_right(self._begins, number) - 1].__getitem__
         low, high = (bisect_right(self._begins, int(end)) - 1 for end in (number.min(), number.max()))
@@ -124,8 +137,7 @@ class Laid:
     @property
     def nbytes(self) -> int:
         """Bytes of memory: those of the lattice, counted with the rows."""
-        kept = self.lattice.kept
-        return 0 if kept is None or self.name != "row" else kept.nbytes
+        return self.lattice.runs.nbytes if self.name == "row" else 0
 
     def __getitem__(self, at: At) -> Any:
         """Work out the values of some windows."""
@@ -144,10 +156,8 @@ class Laid:
         date = number // head(PLACES)
         if self.name == "time":
             return lattice.times[head(TIMES) + date]
-        place = number - date * head(PLACES)
-        if lattice.kept is not None:
-            kept: Any = lattice.kept[head(KEPT) + place]
-            place = kept.astype(np.int64)
+        place = number - date * head(PLACES) + head(RUNS)
+        place = place + lattice.runs[1][np.searchsorted(lattice.runs[0], place, "right") - 1]
         row = place // head(WIDTH)
         if self.name == "row":
             return lattice.rows[head(ROWS) + row]

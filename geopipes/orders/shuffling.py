@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.frames import Rows, chunks, gathered, small, smallest
+from geopipes.chips.frames import SORTED_AT_ONCE, Rows, chunks, gathered, grouped, small, smallest
 from geopipes.chips.windows import Indices
 from geopipes.datacubes.cube import Cube, MappedCube
 from geopipes.datacubes.stackcube import StackCube
@@ -34,9 +34,6 @@ TILE = 512
 
 STRIP_TILES = 2
 """Tiles in the height of a strip: of one, the tiles at its edges, decoded for two strips, would be most of them."""
-
-AT_ONCE = 1 << 18
-"""Chips that are sorted at a time."""
 
 MIDDLE = 1 << 31
 """Is added to the number of a strip in its scene, which may be below 0, so that it has the lower half of 8 bytes."""
@@ -149,7 +146,7 @@ def _interleaved(scene: Indices, run: Rows, along: Floats, lanes: int, rng: np.r
     place = np.empty(len(cuts), np.int64)  # of each piece in its lane
     place[turn] = np.cumsum(sizes[turn]) - sizes[turn] - begins[lane[turn]]
     order = np.empty(n, line.dtype)
-    for at in chunks(n, AT_ONCE):
+    for at in chunks(n, SORTED_AT_ONCE):
         which = np.searchsorted(cuts, np.arange(at.start, at.stop), "right") - 1
         own = lane[which]
         there = place[which] + np.arange(at.start, at.stop) - cuts[which] + starts[own]
@@ -169,25 +166,13 @@ def _lined_up(run: Rows, along: Floats, rank: Indices) -> tuple[Rows, Indices]:
     -------
     (n,) the chips, and (runs,) how many each run of the line has
     """
-    held = np.zeros(len(rank), np.int64)
     to = np.empty(len(rank), np.int64)
     to[rank] = np.arange(len(rank))
-    for at in chunks(len(run), AT_ONCE):
-        held += np.bincount(to[run[at]], minlength=len(rank))
-    line = np.empty(len(run), smallest(len(run)))
+    line, held = grouped(lambda at: to[run[at]], len(run), len(rank))
     ends = np.cumsum(held)
-    free = ends - held
-    for at in chunks(len(run), AT_ONCE):  # a stable sort by runs: those of one run keep the order of their ids
-        place = to[run[at]]
-        some = np.argsort(place, kind="stable")
-        place = place[some]
-        first = np.flatnonzero(np.diff(place, prepend=-1))
-        count = np.diff(first, append=len(place))
-        line[np.repeat(free[place[first]] - first, count) + np.arange(len(place))] = some + at.start
-        free[place[first]] += count
     begin = 0
     while begin < len(run):  # whole runs at a time
-        last = max(np.searchsorted(ends, begin + AT_ONCE, "right") - 1, np.searchsorted(ends, begin, "right"))
+        last = max(np.searchsorted(ends, begin + SORTED_AT_ONCE, "right") - 1, np.searchsorted(ends, begin, "right"))
         some = line[begin : ends[last]]
         line[begin : ends[last]] = some[np.lexsort((along[some], to[run[some]]))]
         begin = int(ends[last])
@@ -209,7 +194,7 @@ def _strips(windows: Windows, strip: int | None, rng: np.random.Generator) -> tu
     run = np.empty(len(windows), smallest(len(windows)))
     tops: dict[int, float] = {}
     found = []  # the strips of each piece, their scene in the upper half of a number
-    for at in chunks(len(windows), AT_ONCE):
+    for at in chunks(len(windows), SORTED_AT_ONCE):
         cube, time, row = (windows.values(name, at) for name in ("cube", "time", "row"))
         codes, scene = np.unique(cube * dates + time, return_inverse=True)
         tops |= {code: lattices[code // dates].top(code % dates) for code in codes.tolist() if code not in tops}
@@ -219,7 +204,7 @@ def _strips(windows: Windows, strip: int | None, rng: np.random.Generator) -> tu
         found.append(strips)
         along[at] = windows.values("col", at) + wide[cube] * rng.random(len(cube))
     every = np.unique(np.concatenate(found))
-    for at, strips in zip(chunks(len(windows), AT_ONCE), found, strict=True):
+    for at, strips in zip(chunks(len(windows), SORTED_AT_ONCE), found, strict=True):
         run[at] = np.searchsorted(every, strips)[run[at]]
     return np.unique(every >> 32, return_inverse=True)[1], run, along
 
