@@ -12,8 +12,9 @@ import shapely
 import xarray as xr
 
 from geopipes.chips.footprints import DEGREES, transformer
-from geopipes.chips.frames import Frame, Numbers, chunks
+from geopipes.chips.frames import Frame, Numbers
 from geopipes.chips.lattices import Lattice, Part
+from geopipes.chips.rows import chunks
 from geopipes.chips.windows import Indices, Windows, boxes_between, boxes_of
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.lazies import first

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from geopipes.chips.frames import ALL, At, chunks
 from geopipes.chips.groups import Groups, Sequences
+from geopipes.chips.rows import ALL, At, chunks
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.lazies import first
 

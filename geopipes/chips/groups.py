@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geopipes.chips.frames import ALL, At, Frame
+from geopipes.chips.frames import Frame
 from geopipes.chips.loading import load, look
+from geopipes.chips.rows import ALL, At
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import SPATIAL, Cube, Window
 from geopipes.datacubes.lazies import first

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from geopipes.chips.frames import At, Column, numbered, small
+from geopipes.chips.frames import Column
+from geopipes.chips.rows import At, numbered, small
 
 Indices = npt.NDArray[np.int64]
 

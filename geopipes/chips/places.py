@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geopipes import grids
 from geopipes.chips.footprints import DEGREES, Floats, Geometries, centres, members, rectangles
-from geopipes.chips.frames import ALL, chunks
+from geopipes.chips.rows import ALL, chunks
 from geopipes.chips.windows import Windows
 from geopipes.errors import ChipError
 

@@ -14,8 +14,8 @@ import pyproj
 import shapely
 
 from geopipes.chips.footprints import DEGREES, Floats, Geometries, corners, members, polygons, spans, times
-from geopipes.chips.frames import AT_ONCE, chunks, where
 from geopipes.chips.groups import Groups
+from geopipes.chips.rows import AT_ONCE, chunks, where
 from geopipes.chips.touching import coverage as coverage_of
 from geopipes.chips.touching import items_of_each
 from geopipes.chips.windows import PLACE, Windows

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips.footprints import centres
-from geopipes.chips.frames import chunks
 from geopipes.chips.groups import Groups
 from geopipes.chips.partners import partners
 from geopipes.chips.places import plane
+from geopipes.chips.rows import chunks
 from geopipes.chips.windows import Indices, Windows
 from geopipes.errors import ChipError
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geopipes.chips.frames import ALL, At, Frame, Numbers, chunks, small
+from geopipes.chips.frames import Frame, Numbers
+from geopipes.chips.rows import ALL, At, chunks, small
 from geopipes.datacubes.cube import Cube, Window
 from geopipes.errors import ChipError, MarginTooSmall
 from geopipes.steps import Step

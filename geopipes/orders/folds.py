@@ -13,8 +13,8 @@ import shapely
 
 from geopipes.chips import Windows
 from geopipes.chips.footprints import centres, members
-from geopipes.chips.frames import chunks
 from geopipes.chips.places import given
+from geopipes.chips.rows import chunks
 from geopipes.chips.tables import column as column_of
 from geopipes.errors import ChipError
 from geopipes.orders.grounds import Ground

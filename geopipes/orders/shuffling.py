@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.frames import SORTED_AT_ONCE, Rows, chunks, gathered, grouped, small, smallest
+from geopipes.chips.rows import SORTED_AT_ONCE, Rows, chunks, gathered, grouped, small, smallest
 from geopipes.chips.windows import Indices
 from geopipes.datacubes.cube import Cube, MappedCube
 from geopipes.datacubes.stackcube import StackCube

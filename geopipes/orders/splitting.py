@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.frames import SORTED_AT_ONCE, chunks, gathered, where
 from geopipes.chips.places import ground as ground  # the name by which it was known here
+from geopipes.chips.rows import SORTED_AT_ONCE, chunks, gathered, where
 from geopipes.errors import ChipError
-from geopipes.orders.grounds import Ground, Mask, near
+from geopipes.orders.closeness import Mask
+from geopipes.orders.grounds import Ground, near
 
 FRACTION_SLACK = 1e-6
 """By how much the fractions of a split may miss 1."""
