@@ -17,6 +17,7 @@ from geopipes.chips.footprints import (
     distinct,
     geodesic,
     members,
+    polygons,
     rectangles,
 )
 from geopipes.chips.places import TOUCH, plane
@@ -41,6 +42,7 @@ class Ground:
     plane : the plane's CRS
     centres : of each part, (2, n) [m]
     reach : from a chip's centre to its corners at most [m]
+    inner : from a chip's centre to its sides at least [m]
     mask : (n,) which chips count; None for all
     """
 
@@ -49,6 +51,7 @@ class Ground:
     plane: str
     centres: tuple[Centres, ...]
     reach: float
+    inner: float
     mask: Mask | None = None
 
     @classmethod
@@ -57,10 +60,10 @@ class Ground:
         crs = crs or plane(windows).to_wkt()
         parts = members(windows)
         middles = [centres(part, crs) for part in parts]
-        reach = max(_reach(part, crs) for part in parts)
+        reach, inner = np.array([_radii(part, crs) for part in parts]).T
         # Of the middles as they are kept.
-        reach += max(rounding(middle) for middle in middles)
-        return cls(windows, parts, crs, tuple(middles), reach)
+        whole = float(reach.max()) + max(rounding(middle) for middle in middles)
+        return cls(windows, parts, crs, tuple(middles), whole, float(inner.min()))
 
     def only(self, mask: Mask) -> Ground:
         """Give a part of it."""
@@ -78,12 +81,28 @@ def _stretch(places: Centres) -> float:
     return float(max(1 - (far / (2 * RADIUS)) ** 2, 0.01) ** -0.5)
 
 
-def _reach(windows: Windows, crs: str) -> float:
-    """Give half the longest diagonal of a plan's chips on a plane: that of those in the extremes."""
+def _radii(windows: Windows, crs: str) -> tuple[float, float]:
+    """Give how far the corners of a plan's chips are from the middle at most, and their sides at least, on a plane.
+
+    By the chips in the extremes; sides are taken to lie at the middle where chips are cut off at the edge of a grid.
+    """
     some = np.linspace(0, len(windows) - 1, min(len(windows), 100)).astype(np.int64)
     ends = [end for name in ("row", "col") for end in _extremes(windows, name)]
     found = corners(windows, np.array([*some, *ends]), crs)
-    return SLACK * float(np.hypot(*(found[:, 2:] - found[:, :2]).T).max()) / 2
+    reach = SLACK * float(np.hypot(*(found[:, 2:] - found[:, :2]).T).max()) / 2
+    longest = np.hypot(*(found[:, 1:] - found[:, :-1]).T).max(axis=0)
+    inner = float((shapely.area(polygons(found)) / longest).min()) / (2 * SLACK) - TOUCH
+    return reach, 0.0 if _cut_off(windows) else max(inner, 0.0)
+
+
+def _cut_off(windows: Windows) -> bool:
+    """Say whether windows reach over the edges of their grids."""
+    last = np.array([cube.geobox.shape for cube in windows.cubes]) - windows.size
+    for at in chunks(len(windows)):
+        place = np.stack([windows.values(name, at) for name in ("row", "col")], axis=1)
+        if ((place < 0) | (place > last[windows.values("cube", at)])).any():
+            return True
+    return False
 
 
 def _extremes(windows: Windows, name: str) -> tuple[int, int]:
@@ -110,7 +129,7 @@ def near(own: Ground, others: Ground, distance: float) -> Mask:
     for part, theirs, i, j in _neighbours(own, others, wide):
         mine, there = own.centres[part], others.centres[theirs]
         most = max(distance * _stretch(mine[:, i]) - TOUCH, TOUCH / 4)
-        sure = within(mine[:, i], there[:, j], most)
+        sure = within(mine[:, i], there[:, j], most + own.inner + others.inner)
         hit[i[sure]] = True
         i = i[~sure]
         a, b = beside(mine, i, there, j, wide + own.reach + others.reach)
