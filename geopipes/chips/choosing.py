@@ -12,6 +12,7 @@ import shapely
 
 from geopipes.chips.footprints import Floats
 from geopipes.chips.places import given, ground, moved, near, plane
+from geopipes.chips.rows import shuffled
 from geopipes.chips.windows import Indices, Windows
 from geopipes.errors import ChipError
 
@@ -99,7 +100,7 @@ def _certain(chances: Floats, n: int) -> Indices:
 
 def _systematic(chances: Floats, n: int, rng: np.random.Generator) -> Indices:
     """Choose n by chances that sum to n: those in whose stretch of a random line a point of a regular grid falls."""
-    order = rng.permutation(len(chances)).astype(np.min_scalar_type(len(chances)))
+    order = shuffled(len(chances), rng)
     line = chances[order]
     np.cumsum(line, out=line)
     points = (rng.random() + np.arange(n)) * (line[-1] / max(n, 1))

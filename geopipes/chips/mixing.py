@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from geopipes.chips.choosing import SLACK, allotted, sample, shared_out
+from geopipes.chips.rows import shuffled
 from geopipes.chips.windows import Windows
 from geopipes.errors import ChipError
 
@@ -110,7 +111,7 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     scene = pd.factorize(scene)[0]
     held = np.bincount(scene)
     scene = scene.astype(np.min_scalar_type(len(held)))
-    order = rng.permutation(len(scene)).astype(np.min_scalar_type(len(scene)))
+    order = shuffled(len(scene), rng)
     order = order[np.argsort(scene[order], kind="stable")]
     whole = held // batch * batch
     starts = np.cumsum(held) - held

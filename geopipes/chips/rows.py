@@ -80,6 +80,13 @@ def grouped(group: Callable[[slice], Any], length: int, groups: int) -> tuple[Ro
     return line, held
 
 
+def shuffled(length: int, rng: np.random.Generator) -> Rows:
+    """Give ``rng.permutation(length)`` in the smallest integers that hold it."""
+    rows = np.arange(length, dtype=smallest(length))
+    rng.shuffle(rows)
+    return rows
+
+
 def smallest(length: int) -> np.dtype[Any]:
     """Give the smallest unsigned integers that number so many rows."""
     return np.min_scalar_type(max(length - 1, 0))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.rows import SORTED_AT_ONCE, Rows, chunks, gathered, grouped, small, smallest
+from geopipes.chips.rows import SORTED_AT_ONCE, Rows, chunks, gathered, grouped, shuffled, small, smallest
 from geopipes.chips.windows import Indices
 from geopipes.datacubes.cube import Cube, MappedCube
 from geopipes.datacubes.stackcube import StackCube
@@ -93,9 +93,7 @@ def shuffle(
         )
     rng = np.random.default_rng((seed, epoch))
     if exact or len(windows) < 2:
-        order = np.arange(len(windows), dtype=smallest(len(windows)))
-        rng.shuffle(order)
-        return windows.take(order)
+        return windows.take(shuffled(len(windows), rng))
     by_id = _by_id(windows)
     ordered = windows if by_id is None else windows.take(by_id)
     order = _interleaved(*_strips(ordered, strip, rng), min(lanes, len(windows)), rng)
