@@ -75,7 +75,7 @@ def test_ours_are_clean(stack: datacubes.Cubes, windows: chips.Windows, buffer: 
     alone = [chips.chip(datacubes.Cubes([cube]), 16, overlap=8, time=1) for cube in stack.cubes]
     cube = np.repeat([0, 1], [len(part) for part in alone])
     time, row, col = (np.concatenate([getattr(part, name) for part in alone]) for name in ("time", "row", "col"))
-    both = chips.Windows(stack.cubes, (16, 16), 0, 1, np.arange(len(cube)), cube, time, row, col)
+    both = chips.Windows.of(stack.cubes, (16, 16), row=row, col=col, cube=cube, time=time, dates=1)
     for plan in (windows, both):
         rows = audits.audit(*splitting.split(plan, (0.6, 0.2, 0.2), block=400, buffer=buffer, seed=1), insist=True)
         assert rows[["first", "second"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 2]]
@@ -88,9 +88,7 @@ def test_ours_are_clean(stack: datacubes.Cubes, windows: chips.Windows, buffer: 
 @given(st.integers(0, 30), st.integers(0, 60), st.integers(1, 5))
 def test_distances_are_those_between_footprints(stack: datacubes.Cubes, gap: int, row: int, n: int) -> None:
     def at(rows: Any, cols: Any) -> chips.Windows:
-        rows, cols = np.atleast_1d(rows), np.atleast_1d(cols)
-        zeros = np.zeros(len(rows), int)
-        return chips.Windows(stack.cubes, (16, 16), 0, None, np.arange(len(rows)), zeros, zeros, rows, cols)
+        return chips.Windows.of(stack.cubes, (16, 16), row=np.atleast_1d(rows), col=np.atleast_1d(cols))
 
     one = at(row + np.arange(n), np.arange(n))
     other = at([row + 10, 170], [15 + n + gap, 170])

@@ -33,7 +33,7 @@ def plan(count: int = 400, dates: int = 1, **columns: Any) -> Windows:
     side = 4 * int((count / dates) ** 0.5)
     windows = chips.chip(plain(side, side, dates=dates), 4, time=1)
     assert len(windows) == count
-    return replace(windows, columns={name: np.asarray(values) for name, values in columns.items()})
+    return windows.with_columns(columns)
 
 
 def total(windows: Windows, value: npt.NDArray[Any]) -> float:
@@ -228,7 +228,7 @@ def test_mixtures_have_the_shares_asked_for() -> None:
         (plan(400), {"n": 900}, r"than there are \(a: 450 of 400, b: 450 of 400\)"),
         (replace(plan(400), size=(8, 8)), {}, r"size of 'b' is \(8, 8\), of the first \(4, 4\)"),
         (plan(400).map(Step("f()", abs)), {}, "steps of 'b'"),
-        (Groups.of({"one": plan(400)}), {}, "'b' is a plan of Groups; mix plans before"),
+        (Groups.together({"one": plan(400)}), {}, "'b' is a plan of Groups; mix plans before"),
     ],
 )
 def test_what_cannot_be_mixed(other: Windows, options: dict[str, Any], text: str) -> None:
@@ -260,7 +260,7 @@ def test_choosing_among_a_million_takes_little_memory() -> None:
         "weight": rng.random(count),
         "kind": rng.integers(0, 9, count).astype(np.uint8),
     }
-    windows = Windows(cube.cubes, (8, 8), 0, 1, places, places * 0, places % 5, places, places, columns=columns)
+    windows = Windows.of(cube.cubes, (8, 8), row=places, col=places, time=places % 5, dates=1, columns=columns)
     weighted: Any = partial(sample, windows, 5000, weights="weight")
     strata: Any = partial(stratify, windows, 5000)
     choices: list[partial[Windows]] = [

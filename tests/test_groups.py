@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -234,5 +233,5 @@ def test_groups_and_sequences_stay_what_they_are_when_some_are_taken() -> None:
     some = found[5:9]
     assert isinstance(some, Sequences)
     np.testing.assert_array_equal(some.when, found.when[5:9])
-    doubles = pairs(replace(found, columns={"x": np.arange(len(found))}), seed=0, gap=(200, 400))
+    doubles = pairs(found.with_columns({"x": np.arange(len(found))}), seed=0, gap=(200, 400))
     assert chips.load(doubles[:1], 0)["other"].sizes["time"] == 3

@@ -183,7 +183,7 @@ def test_inputs_and_groups_have_a_column_each(land: Synthetic, tmp_path: Path) -
     cut = chips.chip(both, 32, time=1, coverage="any")
     measured = measuring.measure(cut, tmp_path / "m.parquet", valid=True, share="scl")
     assert {"valid_s2", "valid_clouds", "share_4"} <= {*measured.columns}
-    grouped = measuring.measure(Groups.of({"a": cut[:5], "b": cut[5:10]}), tmp_path / "g.parquet", valid=True)
+    grouped = measuring.measure(Groups.together({"a": cut[:5], "b": cut[5:10]}), tmp_path / "g.parquet", valid=True)
     np.testing.assert_array_equal(grouped.columns["valid_a_s2"], measured.columns["valid_s2"][:5])
     with pytest.raises(ChipError, match="needed is one; there are"):
         measuring.measure(cut, tmp_path / "n.parquet", share="crop")

@@ -105,7 +105,7 @@ def test_joins_go_by_id_whatever_the_order(windows: chips.Windows, order: int) -
 
 def test_a_group_has_the_footprint_of_its_members(windows: chips.Windows) -> None:
     one, other = windows[:10], windows[len(windows) - 10 :]
-    rows = tables.table(Groups.of({"near": one, "far": other}), items=True, coverage=True)
+    rows = tables.table(Groups.together({"near": one, "far": other}), items=True, coverage=True)
     assert (rows.geom_type == "MultiPolygon").all()
     assert (rows.start < rows.end).all()
     parts = [tables.outlines(part) for part in (one, other)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import shapely
 
 from geopipes.chips.footprints import Floats
 from geopipes.chips.places import given, ground, moved, near, plane
+from geopipes.chips.rows import shuffled
 from geopipes.chips.windows import Indices, Windows
 from geopipes.errors import ChipError
 
@@ -100,7 +100,7 @@ def _certain(chances: Floats, n: int) -> Indices:
 
 def _systematic(chances: Floats, n: int, rng: np.random.Generator) -> Indices:
     """Choose n by chances that sum to n: those in whose stretch of a random line a point of a regular grid falls."""
-    order = rng.permutation(len(chances)).astype(np.min_scalar_type(len(chances)))
+    order = shuffled(len(chances), rng)
     line = chances[order]
     np.cumsum(line, out=line)
     points = (rng.random() + np.arange(n)) * (line[-1] / max(n, 1))
@@ -216,8 +216,9 @@ def away(
 def _chosen(windows: Windows, chosen: Indices, chance: float | Floats, **columns: npt.NDArray[Any]) -> Windows:
     """Give the windows chosen, with their columns; the chance counts with that of an earlier choice."""
     some = windows.take(chosen)
-    probability = some.columns.get("probability", 1.0) * np.broadcast_to(chance, len(chosen))
-    return replace(some, columns={**some.columns, **columns, "probability": probability})
+    before = some.columns.get("probability", np.ones(()))
+    probability = (before if any(before.strides) else before.flat[0]) * chance  # one for all takes no memory
+    return some.with_columns({**columns, "probability": probability})
 
 
 def _column(windows: Windows, by: str | npt.ArrayLike, call: str) -> npt.NDArray[Any]:

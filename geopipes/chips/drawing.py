@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -145,7 +144,7 @@ def inside(
     columns = {
         name: values[label] for name, values in ({"polygon": labels} | table_columns(polygons, "polygon")).items()
     }
-    return replace(windows, columns={**columns, **windows.columns})
+    return windows.with_columns({**columns, **windows.columns})
 
 
 def _check_met(areas: list[Area], call: str, what: str) -> None:
@@ -163,8 +162,7 @@ def _check_met(areas: list[Area], call: str, what: str) -> None:
 
 def _blank(cubes: Cubes, shape: tuple[int, int], margin: int, dates: int | None) -> Windows:
     """Give a plan without windows."""
-    none = np.empty(0, np.int64)
-    return Windows(cubes.cubes, shape, margin, dates, none, none, none, none, none)
+    return Windows.of(cubes.cubes, shape, row=[], col=[], margin=margin, dates=dates)
 
 
 def _pixels(cubes: Cubes, size: float | tuple[float, float], units: Units) -> tuple[int, int]:

@@ -205,4 +205,4 @@ def identified(element: Any, windows: Windows, position: int) -> Any:
 
 
 def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
-    return dataset.assign_coords(chip=((), windows.ids[position], {"margin": margin}))
+    return dataset.assign_coords(chip=((), windows.values("id", position), {"margin": margin}))

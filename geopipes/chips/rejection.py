@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geopipes.chips.cutting import Coverage, _covered, _owned
+from geopipes.chips.cutting import Coverage, fits
 from geopipes.chips.fields import Field
 from geopipes.chips.footprints import Floats, Geometries
-from geopipes.chips.windows import Indices, Windows, boxes
+from geopipes.chips.windows import Indices, Windows, boxes_of
 from geopipes.errors import ChipError
 
 AT_ONCE = 1 << 18
@@ -78,7 +78,8 @@ class Area:
     def holds(self, windows: Windows, part: Indices) -> npt.NDArray[np.bool_]:
         """Say which windows, all of this cube, lie in their part."""
         if self.whole:
-            held: npt.NDArray[np.bool_] = shapely.covers(self.shapes[part], boxes(windows, np.ones(len(windows), bool)))
+            whole = boxes_of(self.field.cube, windows.size, windows.row, windows.col)
+            held: npt.NDArray[np.bool_] = shapely.covers(self.shapes[part], whole)
             return held
         affine = self.field.cube.geobox.affine
         x = affine.c + affine.a * (windows.col + windows.size[1] / 2)
@@ -118,7 +119,7 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
     if ask.n is not None:
         windows, label, tries = windows[: ask.n], label[: ask.n], int(at[ask.n])  # tries before window n + 1 fitted
     probability = windows.columns["probability"] * (tries / total[-1])
-    return replace(windows, ids=np.arange(len(windows)), columns={"probability": probability}), label
+    return windows.numbered().with_columns({"probability": probability}), label
 
 
 def _tried(
@@ -145,25 +146,23 @@ def _tried(
         kept = np.flatnonzero(area.holds(windows, part))
         found.append((windows.take(kept), area.label[part[kept]], at[kept]))
     windows, label, at = _joined(found)
-    fits = _owned(windows)
-    if not areas[0].whole:  # what an area holds whole is covered already
-        fits &= _covered(windows, coverage)
+    fit = fits(windows, "any" if areas[0].whole else coverage)  # what an area holds whole is covered already
     order = np.argsort(at)
-    kept = order[fits[order]]
+    kept = order[fit[order]]
     return windows.take(kept), label[kept], at[kept]
 
 
 def _placed(blank: Windows, cube: Indices, time: Indices, row: Indices, col: Indices, ground: Floats) -> Windows:
     """Give a plan windows."""
-    columns = {"probability": ground}
-    return replace(blank, ids=np.arange(len(cube)), cube=cube, time=time, row=row, col=col, columns=columns)
+    placed = Windows.of(
+        blank.cubes, blank.size, row=row, col=col, cube=cube, time=time, columns={"probability": ground}
+    )
+    return replace(blank, frame=placed.frame)
 
 
 def _joined(found: list[tuple[Windows, Indices, Indices]]) -> tuple[Windows, Indices, Indices]:
     """Put what several rounds found in one line."""
     plans, labels, at = zip(*found, strict=True)
-    cube, time, row, col = (
-        np.concatenate([getattr(w, name) for w in plans]) for name in ("cube", "time", "row", "col")
-    )
+    cube, time, row, col = (np.concatenate([w.values(name) for w in plans]) for name in ("cube", "time", "row", "col"))
     ground = np.concatenate([plan.columns["probability"] for plan in plans])
     return _placed(plans[0], cube, time, row, col, ground), np.concatenate(labels), np.concatenate(at)

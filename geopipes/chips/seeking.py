@@ -90,9 +90,7 @@ def seek(
     start = np.full(len(cubes), margin)
     numbers = np.arange(len(cubes))
     columns = {"point": np.asarray(points.index), **table_columns(points, "point")}
-    return Windows(
-        cubes, (height, width), margin, None, numbers, numbers, np.zeros_like(numbers), start, start, columns=columns
-    )
+    return Windows.of(cubes, (height, width), row=start, col=start, cube=numbers, margin=margin, columns=columns)
 
 
 def settle(windows: Windows, *, threads: int = 8) -> Windows:
@@ -112,11 +110,12 @@ def settle(windows: Windows, *, threads: int = 8) -> Windows:
     EmptySearch
         if nothing is found at any point
     """
-    used = np.unique(windows.cube)
+    cube = windows.cube
+    used = np.unique(cube)
     there = np.zeros(len(windows.cubes), bool)
     with ThreadPoolExecutor(threads, thread_name_prefix="geopipes-seek") as pool:
         there[used] = [*pool.map(_has_items, [windows.cubes[index] for index in used])]
-    kept = np.flatnonzero(there[windows.cube])
+    kept = np.flatnonzero(there[cube])
     if len(kept) == 0:
         raise EmptySearch(f"settle: none of the {len(windows)} points has items; widen the dates or the filter of find")
     return replace(windows.take(kept), left_out=len(windows) - len(kept))

@@ -12,8 +12,9 @@ import pandas as pd
 import shapely
 
 from geopipes.chips import Windows
-from geopipes.chips.footprints import centres, chunks, members
+from geopipes.chips.footprints import centres, members
 from geopipes.chips.places import given
+from geopipes.chips.rows import chunks
 from geopipes.chips.tables import column as column_of
 from geopipes.errors import ChipError
 from geopipes.orders.grounds import Ground
@@ -57,7 +58,7 @@ def kfold(
         raise ChipError(
             f"{what}: {count} blocks give folds of {held.tolist()} chips; use fewer folds or smaller blocks"
         )
-    ground = replace(ground, windows=replace(windows, columns={**windows.columns, "fold": fold}))
+    ground = replace(ground, windows=windows.with_columns({"fold": fold}))
     pairs = []
     for number in range(k):
         owner = (fold == number).astype(np.int16)

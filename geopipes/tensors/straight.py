@@ -53,7 +53,7 @@ def sampler(windows: Windows, step: Step, rows: Rows) -> Callable[[Windows, int]
             makers.append(Maker(parts, wanted, rows))
         except TensorError:
             return None
-    return lambda windows, position: makers[int(windows.cube[position])].sample(windows, position)
+    return lambda windows, position: makers[windows.values("cube", position)].sample(windows, position)
 
 
 def usable(*, fill: float | None, dtype: Any, time_axis: bool, **tensors: str | Sequence[str]) -> bool:
@@ -232,4 +232,4 @@ class Maker:
         dx, _, x0, _, dy, y0, *_ = self._parts.stacks[0].geobox.affine
         transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
         shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
-        return place(int(windows.ids[position]), self._wkt, transform, shape, windows.margin)
+        return place(windows.values("id", position), self._wkt, transform, shape, windows.margin)
