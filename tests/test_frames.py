@@ -122,6 +122,15 @@ def test_what_are_no_positions(positions: list[Any], error: type[Exception], tex
         Frame.of(5, {"x": np.arange(5)}).take(positions)
 
 
+def test_rows_may_be_counted_from_the_end_in_small_integers() -> None:
+    frame = Frame.of(300, {"n": Numbers(300), "x": np.arange(300)})
+    for name in ("n", "x"):
+        np.testing.assert_array_equal(frame.take(np.array([-1, 5], np.int8)).column(name), [299, 5])
+        np.testing.assert_array_equal(frame.column(name, np.array([-1, 5], np.int8)), [299, 5])
+        with pytest.raises(ChipError, match="positions are bool"):
+            frame.column(name, np.ones(300, bool))
+
+
 def test_what_are_no_columns() -> None:
     windows = chips.chip(cubes(64), 16)
     with pytest.raises(ChipError, match=r"column 'x' has 3 rows; needed are 16"):

@@ -118,10 +118,13 @@ class Frame:
         ------
         KeyError
             if there is none of this name
+        ChipError, IndexError
+            as `take`
         """
         if isinstance(at, int | np.integer):
             return self._values(name, range(self.length)[at])
         column = self._found(name)
+        at = at if isinstance(at, slice) else _rows(at, self.length)
         count = len(range(*at.indices(self.length))) if isinstance(at, slice) else len(at)
         if not column.shape:
             return np.broadcast_to(column[()], count)
@@ -201,7 +204,8 @@ def _rows(rows: npt.ArrayLike, length: int) -> Rows:
         raise IndexError(f"take: positions {low} to {high} of a plan of {length} chips")
     if low >= 0:
         return given.astype(smallest(length))
-    return np.where(given < 0, given + length, given).astype(smallest(length))
+    wide = given.astype(np.int64)
+    return np.where(wide < 0, wide + length, wide).astype(smallest(length))
 
 
 def _part(at: Rows | slice, piece: slice, length: int) -> Rows | slice:

@@ -65,7 +65,7 @@ def plot(*plans: Windows, by: str = "split", scenes: bool = True, ax: Axes | Non
         for code, name in enumerate(names):
             mine, colour = places[codes == code], COLOURS[code % len(COLOURS)]
             ax.add_collection(PolyCollection(mine, facecolor=colour, label=f"{name} ({len(mine):,})", **look))
-        ax.legend(title=by)
+        ax.legend(title=by, loc="upper right")  # "best" looks at every chip
     if scenes:
         _outline_scenes(plans, ax)
     ax.autoscale_view()

@@ -26,8 +26,8 @@ FINE = 16
 def furthest(places: Centres) -> Floats:
     """Give how far places are at most from the plane's middle, in x and in y."""
     ends = places.max(axis=1, initial=0.0), -places.min(axis=1, initial=0.0)
-    furthest: Floats = np.maximum(*ends).astype(float)
-    return furthest
+    far: Floats = np.maximum(*ends).astype(float)
+    return far
 
 
 def rounding(places: Centres) -> float:
