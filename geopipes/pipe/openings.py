@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
-from geopipes.pipe.pipes import Inputs, Pipe
+from geopipes.pipe.pipes import Pipe
 from geopipes.pipe.plans import Plan
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from geopipes.errors import StepError
+from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
-from geopipes.pipe.pipes import Inputs, Pipe
+from geopipes.pipe.pipes import Pipe
 
 if TYPE_CHECKING:
     import geopandas
