@@ -110,7 +110,9 @@ def test_another_plan_or_another_question_is_refused(plan: chips.Windows, tmp_pa
     (tmp_path / "n.parquet").write_bytes(b"another file")
     with pytest.raises(ChipError, match="nothing that measure"):
         measuring.measure(plan, tmp_path / "n.parquet", valid=True)
-    (tmp_path / "o.parquet.part").write_text(json.dumps({"fingerprint": "0", "document": {"version": 0}}) + "\n")
+    (tmp_path / "o.parquet.part").write_text(
+        json.dumps({"fingerprint": "0", "document": {"version": 0}}) + "\n[0, {}]\n"
+    )
     with pytest.raises(ChipError, match="version 0 -> 1"):
         measuring.measure(plan, tmp_path / "o.parquet", valid=True)
 
@@ -214,6 +216,12 @@ def test_what_cannot_be_measured(
         measuring.measure(floats, tmp_path / "m.parquet", **options)
     with pytest.raises(ChipError, match=r"ends in \.parquet"):
         measuring.measure(floats, tmp_path / "m.csv", valid=True)
+
+
+def test_a_call_that_measured_nothing_leaves_its_path_free(plan: chips.Windows, tmp_path: Path) -> None:
+    with pytest.raises(ChipError, match="needed is one; there are"):
+        measuring.measure(plan, tmp_path / "m.parquet", share="corp")
+    assert "share_1" in measuring.measure(plan, tmp_path / "m.parquet", share="crop").columns
 
 
 @pytest.mark.real

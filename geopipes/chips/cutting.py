@@ -67,7 +67,8 @@ def chip(
     GridMismatch
         if a chip would cut pixels of an input in two
     """
-    shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
+    call = f"chip(size={size})"
+    shape, lap = _pair(size, "size", "chip"), _pair(overlap, "overlap", "chip")
     stride = (shape[0] - lap[0], shape[1] - lap[1])
     if min(shape) < 1 or min(lap) < 0 or min(stride) < 1 or margin < 0:
         raise ChipError(
@@ -76,13 +77,13 @@ def chip(
         )
     parts = []
     for index, cube in enumerate(cubes.cubes):
-        cube.check_windows(shape, stride, margin)
+        cube.check_windows(shape, stride, margin, call)
         rows = _starts(cube.geobox.shape.y, shape[0], stride[0], edge)
         cols = _starts(cube.geobox.shape.x, shape[1], stride[1], edge)
         times = _date_starts(cube, time, edge)
         if len(times) * len(rows) * len(cols) > MOST_WINDOWS:
             raise ChipError(
-                f"chip(size={size}): the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
+                f"{call}: the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
                 f"{len(times) * len(rows) * len(cols):,} windows; is stack(resolution=...) in the units of {cube.crs}?"
             )
         grid = np.meshgrid(np.array([index]), times, rows, cols, indexing="ij")
@@ -95,21 +96,21 @@ def chip(
         )
     index, times, rows, cols = columns
     windows = Windows(cubes.cubes, shape, margin, time, np.arange(len(index)), index, times, rows, cols)
-    kept = np.flatnonzero(_covered(windows, coverage) & _owned(windows))
+    kept = np.flatnonzero(_covered(windows, coverage, call) & _owned(windows))
     if len(kept) == 0:
         raise ChipError(
-            f"chip: none of the {len(windows)} windows of {shape[0]} x {shape[1]} px is covered by every source; "
+            f"{call}: none of the {len(windows)} windows of {shape[0]} x {shape[1]} px is covered by every source; "
             "use a smaller size, coverage='any', or other bounds"
         )
     left_out = len(windows) - len(kept)
     return replace(windows.take(kept), ids=np.arange(len(kept)), left_out=left_out)
 
 
-def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
-    """Give (y, x)."""
+def _pair(value: int | tuple[int, int], name: str, verb: str) -> tuple[int, int]:
+    """Give (y, x) of what a verb was given under a name."""
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair):
-        raise ChipError(f"chip({name}={value!r}): give whole pixels, one number or (y, x)")
+        raise ChipError(f"{verb}({name}={value!r}): give whole pixels, one number or (y, x)")
     return int(pair[0]), int(pair[1])
 
 
@@ -136,12 +137,12 @@ def _date_starts(cube: Cube, time: int | None, edge: Edge) -> Indices:
     return _starts(dates, time, time, "drop" if edge == "drop" else "shift")
 
 
-def _covered(windows: Windows, coverage: Coverage) -> npt.NDArray[np.bool_]:
+def _covered(windows: Windows, coverage: Coverage, call: str) -> npt.NDArray[np.bool_]:
     """Say which windows, cut to their grid, lie inside their cube's footprint."""
     if coverage == "any":
         return np.ones(len(windows), bool)
     if coverage != "full":
-        raise ChipError(f"chip(coverage={coverage!r}): use 'full' or 'any'")
+        raise ChipError(f"{call}: coverage={coverage!r}: use 'full' or 'any'")
     covered = np.empty(len(windows), bool)
     for index, cube in enumerate(windows.cubes):
         mine = windows.cube == index
@@ -202,6 +203,6 @@ def slices(block: xr.Dataset, size: int | tuple[int, int], *, overlap: int | tup
     """
     from xbatcher import BatchGenerator
 
-    shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
+    shape, lap = _pair(size, "size", "slices"), _pair(overlap, "overlap", "slices")
     dims = {"y": shape[0], "x": shape[1]}
     return BatchGenerator(block, dims, {"y": lap[0], "x": lap[1]}, preload_batch=False)

@@ -55,7 +55,7 @@ def plot(*plans: Windows, by: str = "split", scenes: bool = True, ax: Axes | Non
     ax = plt.subplots()[1] if ax is None else ax
     parts = [members(windows) for windows in plans]
     places = np.concatenate([quads(part) for own in parts for part in own])
-    values = np.concatenate([np.tile(v, len(own)) for v, own in zip(_values(plans, by), parts, strict=True)])
+    values = np.concatenate([np.tile(v, len(own)) for v, own in zip(_values(plans, by, "plot"), parts, strict=True)])
     look: dict[str, Any] = {"alpha": 0.5, "linewidth": 0.5, "edgecolor": "face"}
     if values.dtype.kind == "f":
         chips = ax.add_collection(PolyCollection(list(places), array=values, **look))
@@ -99,7 +99,7 @@ def explore(*plans: Windows, by: str = "split") -> Any:
             "plot() draws on a plain axis"
         )
     rows = pd.concat([table(windows) for windows in plans], ignore_index=True).assign(
-        **{by: np.concatenate(_values(plans, by))}
+        **{by: np.concatenate(_values(plans, by, "explore"))}
     )
     if kinds[0] == "folium":
         return rows.explore(column=by, categorical=rows[by].dtype.kind != "f")
@@ -108,12 +108,12 @@ def explore(*plans: Windows, by: str = "split") -> Any:
     return lonboard.viz(rows)
 
 
-def _values(plans: tuple[Windows, ...], by: str) -> list[npt.NDArray[Any]]:
+def _values(plans: tuple[Windows, ...], by: str, call: str) -> list[npt.NDArray[Any]]:
     """Give what each chip is coloured by."""
     parts = []
     for number, windows in enumerate(plans):
         missing = by == "split" and by not in windows.columns
-        parts.append(np.full(len(windows), number) if missing else column(windows, by))
+        parts.append(np.full(len(windows), number) if missing else column(windows, by, call))
     kinds = {part.dtype.kind for part in parts}
     return parts if len(kinds) == 1 else [part.astype(str) for part in parts]
 

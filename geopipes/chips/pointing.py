@@ -73,20 +73,18 @@ def around(
         as in `geopipes.chips.chip`
     """
     call = f"around(size={size})"
-    shape = _pair(size, "size")
+    shape = _pair(size, "size", "around")
     shapes, crs = given(points, call)
     if (shapely.get_type_id(shapes) != shapely.GeometryType.POINT).any():
         raise ChipError(f"{call}: other shapes than points; write points.representative_point(), or inside(...)")
+    if outside not in ("refuse", "leave out"):
+        raise ChipError(f"{call}: outside={outside!r}: use 'refuse' or 'leave out'")
     if when is not None and (time is None or when not in getattr(points, "columns", ())):
         raise ChipError(f"{call}: when={when!r} names a column of dates, and needs time=, the dates in a window")
-    ranges, _ = fields(cubes, shape, margin=margin, time=time)
-    windows, has = _centred(ranges, cubes, shapes, crs, (shape, margin, time, coverage))
-    if not has.all() and (outside == "refuse" or not has.any()):
-        lost = np.flatnonzero(~has)
-        raise ChipError(
-            f"{call}: {len(lost)} of {len(has)} points have no window within the data, the first {shapes[lost[0]]} in "
-            f"{crs}; check their CRS, leave them out with outside='leave out', or use coverage='any'"
-        )
+    ranges, _ = fields(cubes, shape, call, margin=margin, time=time)
+    windows, has = _centred(ranges, cubes, shapes, crs, (shape, margin, time, coverage, call))
+    if outside == "refuse" or not has.any():
+        _check_all(has, shapes, crs, f"{call}: points", "leave them out with outside='leave out'")
     columns = {"point": np.asarray(points.index), **table_columns(points, "point")}
     windows = replace(windows, columns=columns).take(np.flatnonzero(has))
     if time is not None:
@@ -100,10 +98,10 @@ def _centred(
     cubes: Cubes,
     shapes: Geometries,
     crs: CRS,
-    options: tuple[tuple[int, int], int, int | None, Coverage],
+    options: tuple[tuple[int, int], int, int | None, Coverage, str],
 ) -> tuple[Windows, npt.NDArray[np.bool_]]:
     """Give the window around each point, and whether it has one."""
-    size, margin, time, coverage = options
+    size, margin, time, coverage, call = options
     x, y = shapely.get_x(shapes), shapely.get_y(shapes)
     lon, lat = pyproj.Transformer.from_crs(crs.proj, DEGREES, always_xy=True).transform(x, y)
     best = np.full(len(shapes), np.inf)
@@ -120,10 +118,20 @@ def _centred(
         places = [start * stride for start, stride in zip(starts, field.stride, strict=True)]
         index = np.full(len(mine), field.index)
         some = Windows(cubes.cubes, size, margin, time, numbers[mine], index, none[mine], *places)
-        kept = np.flatnonzero(_covered(some, coverage) & ((coverage == "any") | _on_grid(some, field)))
+        kept = np.flatnonzero(_covered(some, coverage, call) & ((coverage == "any") | _on_grid(some, field)))
         mine = mine[kept]
         cube[mine], row[mine], col[mine], best[mine] = field.index, places[0][kept], places[1][kept], away[mine]
     return Windows(cubes.cubes, size, margin, time, numbers, cube, none, row, col), np.isfinite(best)
+
+
+def _check_all(has: npt.NDArray[np.bool_], shapes: Geometries, crs: CRS, what: str, mend: str) -> None:
+    """Raise where some of the places have no window."""
+    if not has.all():
+        lost = np.flatnonzero(~has)
+        raise ChipError(
+            f"{what} without a window within the data: {len(lost)} of {len(has)}, the first {shapes[lost[0]]} in {crs}"
+            f"; check their CRS, {mend}, or use coverage='any'"
+        )
 
 
 def _on_grid(windows: Windows, field: Field) -> npt.NDArray[np.bool_]:
@@ -195,22 +203,24 @@ def at(
         for windows that lie off the cubes, footprints of another size, and ids that are not unique
     """
     call = f"at(size={size})"
-    shape = _pair(size, "size")
+    shape = _pair(size, "size", "at")
+    ranges, _ = fields(cubes, shape, call, margin=margin, time=time)
     if {"row", "col"} <= set(table.columns):
-        ranges, _ = fields(cubes, shape, margin=margin, time=time)
         cube, date, row, col = (_whole(table, name, call) for name in PLACE)
         windows = Windows(cubes.cubes, shape, margin, time, np.arange(len(table)), cube, date, row, col)
         _check_there(windows, ranges, call)
         windows = replace(windows, columns=table_columns(table.drop(columns=list(OWN), errors="ignore"), "table"))
     else:
         shapes, crs = given(table, call)
-        numbered: Any = table.reset_index(drop=True)
-        middles = numbered.set_geometry(shapely.centroid(shapes), crs=crs.to_wkt())
-        windows = around(cubes, middles, shape, margin=margin, time=time, coverage=coverage)
-        _check_size(windows, shapes[windows.columns["point"]], crs, call)
-        table = numbered.loc[windows.columns["point"]]
+        middles = shapely.centroid(shapes)
+        windows, has = _centred(ranges, cubes, middles, crs, (shape, margin, time, coverage, call))
+        _check_all(has, middles, crs, f"{call}: footprints", "leave them out of the table")
+        windows = replace(windows, columns={"line": windows.ids})
+        windows = windows if time is None else _timed(windows, ranges, time, None)
+        _check_size(windows, shapes[windows.columns["line"]], crs, call)
+        table = table.iloc[windows.columns["line"]]
         others = table.drop(columns=[name for name in OWN if name != table.geometry.name], errors="ignore")
-        windows = replace(windows, columns=table_columns(others, "table"))
+        windows = replace(windows, ids=np.arange(len(windows)), columns=table_columns(others, "table"))
     if "id" in table.columns:
         ids = _whole(table, "id", call)
         if len(np.unique(ids)) != len(ids):

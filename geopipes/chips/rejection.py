@@ -106,7 +106,7 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
     while fitted < wanted and tries < most:
         needed = most - tries if ask.n is None else 64 + 1.1 * (wanted - fitted) * (tries + 1) / (fitted + 1)
         picks = np.searchsorted(total, rng.random(int(min(AT_ONCE, needed))) * total[-1], side="right")
-        windows, label, at = _tried(blank, areas, parts[picks], ask.coverage, rng)
+        windows, label, at = _tried(blank, areas, parts[picks], ask, rng)
         found.append((windows, label, tries + at))
         tries, fitted = tries + len(picks), fitted + len(windows)
     if fitted < (1 if ask.n is None else wanted):
@@ -122,7 +122,7 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
 
 
 def _tried(
-    blank: Windows, areas: list[Area], parts: Indices, coverage: Coverage, rng: np.random.Generator
+    blank: Windows, areas: list[Area], parts: Indices, ask: Ask, rng: np.random.Generator
 ) -> tuple[Windows, Indices, Indices]:
     """Try a candidate in each of the parts (number of the area, of its polygon): (count, 2).
 
@@ -147,7 +147,7 @@ def _tried(
     windows, label, at = _joined(found)
     fits = _owned(windows)
     if not areas[0].whole:  # what an area holds whole is covered already
-        fits &= _covered(windows, coverage)
+        fits &= _covered(windows, ask.coverage, ask.call)
     order = np.argsort(at)
     kept = order[fits[order]]
     return windows.take(kept), label[kept], at[kept]

@@ -75,7 +75,7 @@ def seek(
         for other shapes than points, and points at latitudes where there is no UTM
     """
     call = f"seek(size={size})"
-    height, width = _pair(size, "size")
+    height, width = _pair(size, "size", "seek")
     if min(height, width) < 1 or margin < 0 or not resolution > 0:
         raise ChipError(f"{call}: size {height} x {width} px, margin {margin}, resolution {resolution}; all above 0")
     shapes, crs = given(points, call)
@@ -112,6 +112,8 @@ def settle(windows: Windows, *, threads: int = 8) -> Windows:
     EmptySearch
         if nothing is found at any point
     """
+    if threads < 1:
+        raise ChipError(f"settle(threads={threads}): at least one thread searches")
     used = np.unique(windows.cube)
     there = np.zeros(len(windows.cubes), bool)
     with ThreadPoolExecutor(threads, thread_name_prefix="geopipes-seek") as pool:

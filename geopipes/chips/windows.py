@@ -11,7 +11,7 @@ import numpy.typing as npt
 import shapely
 
 from geopipes.datacubes.cube import Cube, Window
-from geopipes.errors import MarginTooSmall
+from geopipes.errors import ChipError, MarginTooSmall
 from geopipes.steps import Step
 
 Indices = npt.NDArray[np.int64]
@@ -102,6 +102,12 @@ class Windows(Sequence[Any]):
         time = None if self.dates is None else slice(start, start + self.dates)
         window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
         return self.cubes[int(self.cube[i])], window
+
+
+def check_some(windows: Windows, call: str) -> None:
+    """Raise where a plan has no windows; ``call`` is what asked for some."""
+    if len(windows) == 0:
+        raise ChipError(f"{call}: the plan has no chips; choose some")
 
 
 def boxes(windows: Windows, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
