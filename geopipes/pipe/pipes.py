@@ -235,10 +235,12 @@ class Pipe(CubeChain[T]):
         fill: float | None,
         dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
         time_axis: bool = True,
+        columns: str | Sequence[str] = (),
         **tensors: str | Sequence[str],
     ) -> Pipe[dict[str, Any]]:
         """Make samples of loaded chips, dicts of named tensors: see `geopipes.tensors.tensor`."""
-        return _tensor(cast("Pipe[Any]", self), {"fill": fill, "dtype": dtype, "time_axis": time_axis, **tensors})
+        options = {"fill": fill, "dtype": dtype, "time_axis": time_axis, "columns": columns, **tensors}
+        return _tensor(cast("Pipe[Any]", self), options)
 
     # What the methods share.
 
