@@ -27,7 +27,7 @@ class Groups(Windows):
 
     The place of a group is that of its first member, and so is its order in `shuffle`; its footprint is that of all
     of them (`geopipes.chips.ground`), so that a split keeps every member out of the others. A group has an id of
-    its own; the columns named like the members hold theirs.
+    its own; columns such as ``anchor_id`` hold those of its members.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Groups(Windows):
     def of(cls, members: Mapping[str, Windows], *, left_out: int = 0) -> Groups:
         """Make groups of plans of one length: group i holds the window i of each."""
         head = next(iter(members.values()))
-        ids = {name: member.ids for name, member in members.items()}
+        ids = {f"{name}_id": member.ids for name, member in members.items()}
         own = {name: getattr(head, name) for name in ("cubes", "size", "margin", "dates", "cube", "time", "row", "col")}
         columns = {**head.columns, **ids}
         return cls(**own, ids=np.arange(len(head)), left_out=left_out, columns=columns, members=members)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from geopipes.pipe.cubes import Inputs
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import pystac
     import xarray as xr
+    from odc.geo.geobox import GeoBox
 
     from geopipes import catalogs, chips, datacubes, orders, steps
     from geopipes.catalogs.api import HasGeoInterface, Instant
     from geopipes.catalogs.documents import ItemsLike
     from geopipes.catalogs.files import Dated, Paths
-    from geopipes.chips.seeking import Find, Stacking
+    from geopipes.chips.seeking import Bounds, Find, Stacking
     from geopipes.datacubes.elsewhere import Openable
     from geopipes.orders.audits import Apart
     from geopipes.read.sources import Modifier
@@ -115,17 +117,34 @@ def inputs(**sources: Pipe[xr.Dataset]) -> Pipe[Inputs]:
 def seek(
     points: gpd.GeoDataFrame | gpd.GeoSeries,
     size: int | tuple[int, int],
-    find: Find,
-    stack: Stacking,
+    find: Find | Callable[[Bounds, str | None], Pipe[pystac.Item]],
+    stack: Stacking | Callable[[Any, GeoBox], Pipe[xr.Dataset]],
     *,
     resolution: float,
     datetime: str | None = None,
     margin: int = 0,
 ) -> Plan[xr.Dataset]:
-    """Plan a chip around each point, anywhere on Earth, with a search for each: see `geopipes.chips.seek`."""
+    """Plan a chip around each point, anywhere on Earth, with a search for each: see `geopipes.chips.seek`.
+
+    Here ``find`` and ``stack`` may be of pipes: ``lambda bounds, datetime: gp.search(url, bbox=bounds,
+    datetime=datetime)`` and ``lambda items, geobox: items.stack(["red"], geobox=geobox)``.
+    """
     options: dict[str, Any] = {"resolution": resolution, "datetime": datetime, "margin": margin}
     text = "geopipes." + steps.call("seek", points, size, find, stack, **steps.given(chips.seek, options))
-    return Plan._new(text, None, Lazy(lambda: chips.seek(points, size, find, stack, **options)), "plan")
+    found = cast("Find", find)  # a pipe of items has a length, and is handed on to ``stack``
+    return Plan._new(text, None, Lazy(lambda: chips.seek(points, size, found, Unpiped(stack), **options)), "plan")
+
+
+@dataclass(frozen=True)
+class Unpiped:
+    """A function that may give a pipe of cubes, giving the cubes."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Call it."""
+        found = self.function(*args)
+        return found._value.get() if isinstance(found, Pipe) else found
 
 
 def mix(
