@@ -121,7 +121,9 @@ def settle(windows: Windows, *, threads: int = 8) -> Windows:
     kept = np.flatnonzero(there[windows.cube])
     if len(kept) == 0:
         raise EmptySearch(f"settle: none of the {len(windows)} points has items; widen the dates or the filter of find")
-    return replace(windows.take(kept), left_out=len(windows) - len(kept))
+    found, cube = np.unique(windows.cube[kept], return_inverse=True)
+    cubes = tuple(windows.cubes[index] for index in found)  # what is empty is not asked again, say for its dates
+    return replace(windows.take(kept), cubes=cubes, cube=cube, left_out=len(windows) - len(kept))
 
 
 def _has_items(cube: Cube) -> bool:
