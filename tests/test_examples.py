@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-ONLINE = ("02_earth_search", "03_planetary_computer")
+ONLINE = ("03_earth_search", "04_planetary_computer")
 
 # planetary_computer 1.0.0 defines a model in the way that pydantic 2 means to retire.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:planetary_computer")
@@ -81,6 +81,15 @@ def test_the_quickstart_learns_and_draws_what_it_learnt(tmp_path: Path) -> None:
     assert 0 < accuracy <= 1
     assert 1 / 9 < majority < 1  # the most common of nine classes
     assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_audit_finds_the_leak_and_the_map_is_drawn(tmp_path: Path) -> None:
+    text = run(ROOT / "examples" / "02_split_and_audit.py", "--size", 384, "--out", tmp_path)
+    (leak,) = figure(r"chip by chip:\n.*\n *train +test +0\.0 +([\d.e+]+) .*True", text)
+    assert leak > 1e6  # m2
+    assert figure(r"by blocks:\n.*\n *train +test +([\d.]+) +0\.0 .*False", text)[0] >= 160
+    assert "Statistics of 100 chips\n  red " in text
+    assert (tmp_path / "split_and_audit.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

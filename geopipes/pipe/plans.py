@@ -189,9 +189,12 @@ class Plan(Pipe[T]):
 
         return self._whole(text, measured)
 
-    def plot(self, *plans: Plan[Any], by: str = "split", scenes: bool = True, ax: Axes | None = None) -> Axes:
+    def plot(
+        self, *plans: Plan[Any], by: str = "split", scenes: bool = True, crs: Any = "EPSG:4326", ax: Axes | None = None
+    ) -> Axes:
         """Draw the footprints of scenes and chips, of this plan and others: see `geopipes.chips.plot`."""
-        return chips.plot(self._value.get(), *(plan._value.get() for plan in plans), by=by, scenes=scenes, ax=ax)
+        every = (self._value.get(), *(plan._value.get() for plan in plans))
+        return chips.plot(*every, by=by, scenes=scenes, crs=crs, ax=ax)
 
     def explore(self, *plans: Plan[Any], by: str = "split") -> Any:
         """Show the chips on a map one can move: see `geopipes.chips.explore`."""
