@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,34 @@ def test_a_pass_goes_on_after_a_kill(plan: chips.Windows, tmp_path: Path, cut_of
     whole = measuring.measure(plan, tmp_path / "other.parquet", valid=True, share="crop")
     for name, column in whole.columns.items():
         np.testing.assert_array_equal(column, gone_on.columns[name])
+
+
+KILLED = """
+import os, signal, sys
+import geopipes as gp
+
+def killed(done, total):
+    if done == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+scenes, path = sys.argv[1:]
+plan = gp.items(scenes).stack(["scl"], resolution=20, crs="utm", groupby="solar_day").chip(16, time=1)
+plan.measure(path, valid=True, share="scl", threads=2, progress=killed).table()
+"""
+
+
+def test_a_killed_process_leaves_what_it_measured(land: Synthetic, tmp_path: Path) -> None:
+    scenes, path = tmp_path / "scenes.json", tmp_path / "m.parquet"
+    land.items.save_object(str(scenes))
+    done = subprocess.run([sys.executable, "-c", KILLED, str(scenes), str(path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not path.exists()
+    plan = gp.items(scenes).stack(["scl"], resolution=20, crs="utm", groupby="solar_day").chip(16, time=1)
+    told: list[tuple[int, int]] = []
+    gone_on = plan.measure(path, valid=True, share="scl", progress=lambda *done: told.append(done)).table()
+    assert [done for done, _ in told] == [*range(21, len(plan) + 1)]  # the first 20 are not read again
+    whole = plan.measure(tmp_path / "other.parquet", valid=True, share="scl").table()
+    pd.testing.assert_frame_equal(gone_on, whole)
 
 
 def test_a_journal_without_its_first_line_begins_anew(plan: chips.Windows, tmp_path: Path) -> None:
