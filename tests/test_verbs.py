@@ -356,6 +356,45 @@ def test_an_error_names_the_verb_that_was_typed(names: Names, source: str, verb:
     assert str(error.value).startswith((f"{verb}(", f"{verb}:")), error.value
 
 
+BAD: list[tuple[str, str, str]] = [
+    ("split((0.9, 0.1), block=2000, buffer=2000, seed=0)", r"give splits of \[\d+, \d+\] chips", "use smaller blocks"),
+    ("split((0.5, 0.5), block=100, buffer=200, seed=0)", "the buffer is wider than a block", "use a smaller buffer"),
+    ("kfold(3, block=100, buffer=200, seed=0)", "the buffer is wider than a block", "or larger blocks"),
+    ("kfold(40, block=1500, seed=0)", r"\d+ blocks give folds of \[", "use fewer folds or smaller blocks"),
+    ("split_by_time('2025-01-01')", r"splits of \[\d+, 0\] chips, of 2024-05-03 to 2024-06-07", "cut within"),
+    ("split_by_column('kind', buffer=1e5)", r"give splits of \[0, 0, \d+\] chips", "use a smaller buffer"),
+    (
+        "split_by_polygon(far, column='set')",
+        r"in 0, 0, 1, 1, hold none of the \d+ chips' centres",
+        "CRS and place right",
+    ),
+    ("sample(5, seed=0, weights=-np.ones(len(plan)))", r"of \d+ weights 0 are not finite, \d+ neg", "of 0 and up"),
+    ("sample(5, seed=0, weights=np.zeros(len(plan)))", r"of \d+ weights all are 0", "some of them above 0"),
+    ("stratify(6, by='kind', shares=[2, -1, 0], seed=0)", r"shares=\[.*2.*-1.*\] for 3 strata", "summing to 1"),
+    ("_parent._parent.draw(8, n=5, seed=0, region=far)", "no place for a window: the region misses", "other bounds"),
+    ("_parent._parent.inside(far, 8, n=5, seed=0)", "no polygon meets the data", "check their CRS"),
+    ("_parent._parent.around(far.representative_point(), 8)", "without a window within the data: 1 of 1", "check"),
+]
+
+
+@pytest.mark.parametrize(("call", "found", "instead"), BAD)
+@pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS")
+def test_bad_input_is_told_with_what_to_write_instead(names: Names, call: str, found: str, instead: str) -> None:
+    with pytest.raises(ChipError, match=f"(?s){found}.*{instead}"):
+        forced(eval(f"plan.{call}", names))
+
+
+def test_a_region_and_a_time_of_interest(names: Names, land: Synthetic) -> None:
+    corner = gpd.GeoSeries([shapely.box(-96.01, 41.395, -95.99, 41.405)], crs=4326)
+    drawn = names["cubes"].draw(16, n=50, seed=0, region=corner, period=("2024-06", "2024-06"), time=1)
+    rows = drawn.table()
+    assert corner.iloc[0].buffer(1e-6).covers(shapely.union_all(rows.geometry.to_numpy()))
+    assert {*rows.start.dt.strftime("%Y-%m")} == {"2024-06"}
+    grid = names["plan"].query(names["plan"].table().within(corner.iloc[0])).query("start >= '2024-06'")
+    assert 0 < len(grid) < len(names["plan"]) / 2
+    assert grid.table().within(corner.iloc[0]).all()
+
+
 def test_seek_and_mix_name_themselves_too(names: Names) -> None:
     plan, spots = names["plan"], names["spots"]
     sizes: list[tuple[Any, Any]] = [(spots, 8.5), (names["far"], 8)]
