@@ -151,7 +151,7 @@ def mix(
     plans: Mapping[str, Plan[xr.Dataset]], *, shares: Mapping[str, float], seed: int, n: int | None = None
 ) -> Plan[xr.Dataset]:
     """Make one plan of several, in shares: see `geopipes.chips.mix`."""
-    shown = {name: steps.Text(plan._lineage()) for name, plan in plans.items()}
+    shown = steps.Text(f"{{{', '.join(f'{name!r}: {plan._lineage()}' for name, plan in plans.items())}}}")
     text = "geopipes." + steps.call("mix", shown, shares=shares, seed=seed, **({} if n is None else {"n": n}))
     value = Lazy(
         lambda: chips.mix({name: plan._value.get() for name, plan in plans.items()}, shares=shares, seed=seed, n=n)

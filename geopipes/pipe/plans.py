@@ -63,7 +63,7 @@ class Plan(Pipe[T]):
     def split(self, fractions: Sequence[float], *, block: float, buffer: float = 0.0, seed: int) -> tuple[Plan[T], ...]:
         """Split by random blocks of ground: see `geopipes.orders.split`."""
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("split", tuple(fractions), **options)
+        text = steps.call("split", tuple(fractions), **steps.given(orders.split, options))
         parts = Lazy(lambda: orders.split(self._value.get(), fractions, **options))
 
         def part(k: int) -> Plan[T]:
@@ -205,7 +205,7 @@ class Plan(Pipe[T]):
     def kfold(self, k: int, *, block: float, buffer: float = 0.0, seed: int) -> tuple[tuple[Plan[T], Plan[T]], ...]:
         """Make k pairs of a training and a test plan: see `geopipes.orders.kfold`."""
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("kfold", k, **options)
+        text = steps.call("kfold", k, **steps.given(orders.kfold, options))
         folds = Lazy(lambda: orders.kfold(self._value.get(), k, **options))
 
         def part(fold: int, which: int) -> Plan[T]:
