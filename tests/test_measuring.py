@@ -139,6 +139,9 @@ def test_another_plan_or_another_question_is_refused(plan: chips.Windows, tmp_pa
     with pytest.raises(ChipError, match=r"share null -> "):
         measuring.measure(plan, path, valid=True, share="crop")
     (tmp_path / "n.parquet").write_bytes(b"another file")
+    (tmp_path / "p.parquet.part").write_text("a line of notes\n")
+    with pytest.raises(ChipError, match="nothing that measure"):
+        measuring.measure(plan, tmp_path / "p.parquet", valid=True)
     with pytest.raises(ChipError, match="nothing that measure"):
         measuring.measure(plan, tmp_path / "n.parquet", valid=True)
     (tmp_path / "o.parquet.part").write_text(

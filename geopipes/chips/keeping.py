@@ -90,13 +90,14 @@ class Kept:
     def _journal_header(self) -> Document | None:
         with self._journal.open("rb") as file:
             line, row = file.readline(), file.readline()
-        if not row.endswith(b"\n"):  # nothing was measured: killed before, or of an error in what was asked for
-            self._journal.unlink()
-            return {"fingerprint": digest(self.document), "document": self.document}
         try:
             found: Document | None = json.loads(line)
         except ValueError:
-            return None
+            found = None
+        begun = isinstance(found, dict) and "fingerprint" in found
+        if not line.endswith(b"\n") or (begun and not row.endswith(b"\n")):
+            self._journal.unlink()  # nothing was measured: killed before, or of an error in what was asked for
+            return {"fingerprint": digest(self.document), "document": self.document}
         return found
 
     def begun(self, length: int) -> npt.NDArray[np.bool_]:

@@ -69,7 +69,7 @@ def plot(*plans: Windows, by: str = "split", scenes: bool = True, crs: Any = DEG
         for code, name in enumerate(names):
             mine, colour = places[codes == code], COLOURS[code % len(COLOURS)]
             ax.add_collection(PolyCollection(mine, facecolor=colour, label=f"{name} ({len(mine):,})", **look))
-        ax.legend(title=by)
+        ax.legend(title=by, loc="upper right")  # a place that is looked for takes seconds among many chips
     ax.autoscale_view()
     if CRS(crs).geographic:
         middle = radians(float(np.mean([places[..., 1].min(), places[..., 1].max()])))
