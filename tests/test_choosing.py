@@ -164,6 +164,41 @@ def test_what_cannot_be_stratified(options: dict[str, Any], text: str) -> None:
         stratify(classes(), **{"n": 9, "by": "cover", "seed": 0, **options})
 
 
+def test_the_windows_of_a_stratum_are_as_likely_and_so_are_those_of_a_mixture() -> None:
+    """Counts over 3,000 seeds, chi-square of 399 degrees: beyond 560 with a chance of 1e-6; the seeds are fixed.
+
+    Draws without replacement vary less than independent ones: the statistic is divided by the share not drawn.
+    """
+    whole = plan(kind=np.arange(400) % 2)
+    chosen, mixed = np.zeros(400), np.zeros(400)
+    for seed in range(3000):
+        np.add.at(chosen, stratify(whole, 50, by="kind", shares=[0.2, 0.8], seed=seed).ids, 1)
+        parts = {"a": whole[:100], "b": whole[100:]}
+        np.add.at(mixed, mix(parts, shares={"a": 0.5, "b": 0.5}, n=40, seed=seed).columns["source_id"], 1)
+    for counts, chance in (
+        (chosen, np.where(np.arange(400) % 2, 40 / 200, 10 / 200)),
+        (mixed, np.where(np.arange(400) < 100, 20 / 100, 20 / 300)),
+    ):
+        mean = 3000 * chance
+        assert ((counts - mean) ** 2 / (mean * (1 - chance))).sum() < 560
+
+
+def test_a_chain_of_choices_keeps_its_estimates_unbiased() -> None:
+    """Drawn, chosen by strata, mixed: the sum of value / probability stays that over all places."""
+    cubes = plain(48, 60)
+    row, col = np.mgrid[:33, :45]
+    value = (row**2 + 3.0 * col) * (col > 9)
+    estimates = []
+    for seed in range(800):
+        drawn = chips.draw(cubes, 16, n=80, seed=seed)
+        strata = stratify(drawn, 40, by=np.digitize(drawn.col, [20]), shares="proportional", seed=seed)
+        mixed = mix({"one": strata}, shares={"one": 1.0}, n=25, seed=seed)
+        estimates.append((value[mixed.row, mixed.col] / mixed.columns["probability"]).sum())
+    # 5 standard errors: passed by chance in less than one of a million runs; the seeds are fixed.
+    error = np.std(estimates) / len(estimates) ** 0.5
+    assert abs(np.mean(estimates) - value.sum()) < 5 * error < 0.05 * value.sum()
+
+
 # Away from places.
 
 
@@ -249,6 +284,19 @@ def test_each_batch_is_of_one_scene_and_nothing_comes_twice() -> None:
     np.testing.assert_array_equal(by_scene(windows, 16, seed=0).ids, ordered.ids)
     with pytest.raises(ChipError, match="3 scenes have at most 100 windows"):
         by_scene(windows, 101, seed=0)
+
+
+def test_random_batches_of_one_scene(land: Synthetic) -> None:
+    """Windows drawn anywhere, each batch from one scene: what TorchGeo calls a random batch sampler."""
+    cubes = gp.items(land.items).stack(["red"], resolution=10, crs="utm", groupby="solar_day")
+    drawn = cubes.draw(16, n=90, time=1, seed=0)
+    seen = []
+    for batch in drawn.by_scene(8, seed=0).read().tensor(image=["red"], fill=0, columns="probability").batch(8):
+        assert len({*batch["crs"]}) == len({*batch["time"].ravel().tolist()}) == 1
+        assert len({*map(tuple, batch["bounds"].tolist())}) > 6
+        seen.append((batch["crs"][0], int(batch["time"][0, 0])))
+    assert len(seen) == len(drawn.by_scene(8, seed=0)) // 8 >= 8
+    assert len({*seen}) == 4  # of two dates in two zones
 
 
 def test_choosing_among_a_million_takes_little_memory() -> None:

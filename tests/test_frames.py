@@ -197,7 +197,7 @@ def test_a_shard_travels_without_the_plan() -> None:
 def test_blocks_say_what_windows_say(turned: float, edge: chips.Edge) -> None:
     """What covers and owns windows is told for blocks; here each window is asked alone."""
     every = chips.chip(cubes(1000, turned=turned), (16, 30), overlap=3, edge=edge, coverage="any")
-    kept = np.flatnonzero(chips.cutting.fits(every, "full"))
+    kept = np.flatnonzero(chips.cutting.fits(every, "full", "chip(16)"))
     windows = chips.chip(cubes(1000, turned=turned), (16, 30), overlap=3, edge=edge)
     assert len(every) - windows.left_out == len(windows)
     for name in ("cube", "time", "row", "col"):

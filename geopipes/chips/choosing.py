@@ -13,7 +13,7 @@ import shapely
 from geopipes.chips.footprints import Floats
 from geopipes.chips.places import given, ground, moved, near, plane
 from geopipes.chips.rows import shuffled
-from geopipes.chips.windows import Indices, Windows
+from geopipes.chips.windows import Indices, Windows, check_some
 from geopipes.errors import ChipError
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def stratify(
         no stratum, and for a stratum with fewer windows than asked for
     """
     call = f"stratify({n}, by={by!r})" if isinstance(by, str) else f"stratify({n})"
+    check_some(windows, call)
     values = _column(windows, by, call)
     if (missing := int(pd.isna(values).sum())) > 0:
         raise ChipError(f"{call}: {missing} of {len(values)} windows have no value; leave them out before")
@@ -154,7 +155,7 @@ def stratify(
         codes, names = np.digitize(values, rising), np.arange(len(rising) + 1)
     codes = codes.astype(np.min_scalar_type(len(names)))
     held = np.bincount(codes, minlength=len(names))
-    wanted = allotted(n, shared_out(shares, names, held, call))
+    wanted = allotted(n, shared_out(shares, names, held, call), call)
     if (short := np.flatnonzero(wanted > held)).size:
         text = ", ".join(f"{names[k]!s}: {wanted[k]} of {held[k]}" for k in short[:5])
         raise ChipError(f"{call}: more windows are asked for than there are ({text}); use a smaller n, or other shares")
@@ -195,6 +196,7 @@ def away(
         if distance is negative or not less than within, and if no window is left
     """
     call = f"away(distance={distance}, within={within})"
+    check_some(windows, call)
     if not distance >= 0 or (within is not None and not within > distance):
         raise ChipError(f"{call}: both are metres; distance at least 0, within more than distance")
     flat = plane(windows)
@@ -263,10 +265,10 @@ def shared_out(shares: Shares, names: npt.NDArray[Any], held: Indices, call: str
     return found
 
 
-def allotted(n: int, shares: Floats) -> Indices:
+def allotted(n: int, shares: Floats, call: str) -> Indices:
     """Give whole numbers that sum to n, as near to the shares as can be: the largest remainders are rounded up."""
     if n < 1:
-        raise ChipError(f"n={n}: give a number of windows, at least 1")
+        raise ChipError(f"{call}: n={n}: give a number of windows, at least 1")
     exact = n * shares
     whole = np.floor(exact + SLACK).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[: n - whole.sum()]] += 1

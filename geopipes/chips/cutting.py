@@ -73,24 +73,25 @@ def chip(
     GridMismatch
         if a chip would cut pixels of an input in two
     """
-    shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
+    call = f"chip(size={size})"
+    shape, lap = _pair(size, "size", "chip"), _pair(overlap, "overlap", "chip")
     stride = (shape[0] - lap[0], shape[1] - lap[1])
     if min(shape) < 1 or min(lap) < 0 or min(stride) < 1 or margin < 0:
         raise ChipError(
             f"chip(size={size}, overlap={overlap}, margin={margin}): size must be at least 1 px, overlap at least 0 "
             "and less than size, margin at least 0"
         )
-    parts = [_part(cubes, index, (shape, stride, margin, time), edge) for index in range(len(cubes.cubes))]
+    parts = [_part(cubes, index, (shape, stride, margin, time), edge, call) for index in range(len(cubes.cubes))]
     count = sum(part.places * len(part.times) for part in parts)
     if count == 0:
         sizes = ", ".join(f"{cube.geobox.shape.y} x {cube.geobox.shape.x}" for cube in cubes.cubes)
         raise ChipTooLarge(
             f"chip(size={shape[0]} x {shape[1]}): the cube is {sizes} px (y, x); use a smaller size or edge='pad'"
         )
-    lattice = Lattice.of([_kept(cubes, part, shape, coverage) for part in parts])
+    lattice = Lattice.of([_kept(cubes, part, shape, coverage, call) for part in parts])
     if lattice.length == 0:
         raise ChipError(
-            f"chip: none of the {count} windows of {shape[0]} x {shape[1]} px is covered by every source; "
+            f"{call}: none of the {count} windows of {shape[0]} x {shape[1]} px is covered by every source; "
             "use a smaller size, coverage='any', or other bounds"
         )
     frame = Frame.of(lattice.length, {"id": Numbers(lattice.length), **lattice.columns()})
@@ -98,25 +99,25 @@ def chip(
 
 
 def _part(
-    cubes: Cubes, index: int, options: tuple[tuple[int, int], tuple[int, int], int, int | None], edge: Edge
+    cubes: Cubes, index: int, options: tuple[tuple[int, int], tuple[int, int], int, int | None], edge: Edge, call: str
 ) -> Part:
     """Give the windows of one cube, covered or not."""
     cube, (shape, stride, margin, time) = cubes.cubes[index], options
-    cube.check_windows(shape, stride, margin)
+    cube.check_windows(shape, stride, margin, call)
     rows = _starts(cube.geobox.shape.y, shape[0], stride[0], edge)
     cols = _starts(cube.geobox.shape.x, shape[1], stride[1], edge)
     part = Part(index, _date_starts(cube, time, edge), rows, cols)
     if (count := part.places * len(part.times)) > MOST_WINDOWS:
         raise ChipError(
-            f"chip(size={shape}): the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
+            f"{call}: the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
             f"{count:,} windows; is stack(resolution=...) in the units of {cube.crs}?"
         )
     return part
 
 
-def _kept(cubes: Cubes, part: Part, size: tuple[int, int], coverage: Coverage) -> Part:
+def _kept(cubes: Cubes, part: Part, size: tuple[int, int], coverage: Coverage, call: str) -> Part:
     """Keep the places of a cube that its sources cover and its zone owns: the same at all dates."""
-    inside = _inside(cubes.cubes[part.cube], size, part.rows, part.cols, coverage).ravel()
+    inside = _inside(cubes.cubes[part.cube], size, part.rows, part.cols, coverage, call).ravel()
     for at in chunks(len(inside)) if _zones(cubes.cubes) else ():
         place = np.flatnonzero(inside[at]) + at.start
         row, col = np.divmod(place, len(part.cols))
@@ -125,14 +126,14 @@ def _kept(cubes: Cubes, part: Part, size: tuple[int, int], coverage: Coverage) -
 
 
 def _inside(
-    cube: Cube, size: tuple[int, int], rows: Indices, cols: Indices, coverage: Coverage
+    cube: Cube, size: tuple[int, int], rows: Indices, cols: Indices, coverage: Coverage, call: str
 ) -> npt.NDArray[np.bool_]:
     """Say which windows of a grid of places lie, cut to their cube's, inside its footprint: (rows, cols).
 
     Blocks of windows are asked before the windows in them: what covers a block covers these, and what does not meet
     it covers none.
     """
-    if _checked(coverage) == "any" or not (len(rows) and len(cols)):
+    if _checked(coverage, call) == "any" or not (len(rows) and len(cols)):
         return np.ones((len(rows), len(cols)), bool)
     inside = np.zeros((len(rows), len(cols)), bool)
     footprint = cube.footprint
@@ -160,11 +161,11 @@ def _inside(
         top, left = top[there], left[there]
 
 
-def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
-    """Give (y, x)."""
+def _pair(value: int | tuple[int, int], name: str, verb: str) -> tuple[int, int]:
+    """Give (y, x) of what a verb was given under a name."""
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair):
-        raise ChipError(f"chip({name}={value!r}): give whole pixels, one number or (y, x)")
+        raise ChipError(f"{verb}({name}={value!r}): give whole pixels, one number or (y, x)")
     return int(pair[0]), int(pair[1])
 
 
@@ -191,19 +192,19 @@ def _date_starts(cube: Cube, time: int | None, edge: Edge) -> Indices:
     return _starts(dates, time, time, "drop" if edge == "drop" else "shift")
 
 
-def _checked(coverage: Coverage) -> Coverage:
+def _checked(coverage: Coverage, call: str) -> Coverage:
     if coverage not in ("full", "any"):
-        raise ChipError(f"chip(coverage={coverage!r}): use 'full' or 'any'")
+        raise ChipError(f"{call}: coverage={coverage!r}: use 'full' or 'any'")
     return coverage
 
 
-def fits(windows: Windows, coverage: Coverage, *, owned: bool = True) -> npt.NDArray[np.bool_]:
+def fits(windows: Windows, coverage: Coverage, call: str, *, owned: bool = True) -> npt.NDArray[np.bool_]:
     """Say which windows lie, cut to their grid, inside their cube's footprint, and belong to their own UTM zone."""
     found = np.ones(len(windows), bool)
     cubes, row, col = (windows.values(name) for name in ("cube", "row", "col"))
     for index, cube in enumerate(windows.cubes):
         mine = np.flatnonzero(cubes == index)
-        if _checked(coverage) == "full":
+        if _checked(coverage, call) == "full":
             footprint = cube.footprint
             shapely.prepare(footprint)
             found[mine] = shapely.covers(footprint, boxes_of(cube, windows.size, row[mine], col[mine]))
@@ -263,6 +264,6 @@ def slices(block: xr.Dataset, size: int | tuple[int, int], *, overlap: int | tup
     """
     from xbatcher import BatchGenerator
 
-    shape, lap = _pair(size, "size"), _pair(overlap, "overlap")
+    shape, lap = _pair(size, "size", "slices"), _pair(overlap, "overlap", "slices")
     dims = {"y": shape[0], "x": shape[1]}
     return BatchGenerator(block, dims, {"y": lap[0], "x": lap[1]}, preload_batch=False)

@@ -29,7 +29,7 @@ class Groups(Windows):
 
     The place of a group is that of its first member, and so is its order in `shuffle`; its footprint is that of all
     of them (`geopipes.chips.ground`), so that a split keeps every member out of the others. A group has an id of
-    its own; the columns named like the members hold theirs.
+    its own; columns such as ``anchor_id`` hold those of its members.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Groups(Windows):
     def together(cls, members: Mapping[str, Windows], *, left_out: int = 0) -> Groups:
         """Make groups of plans of one length: group i holds the window i of each."""
         head = next(iter(members.values()))
-        ids = {name: member.values("id") for name, member in members.items()}
+        ids = {f"{name}_id": member.values("id") for name, member in members.items()}
         own = head.with_columns(ids).numbered()
         return cls(head.cubes, head.size, head.margin, head.dates, own.frame, left_out=left_out, members=members)
 

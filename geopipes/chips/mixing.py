@@ -12,7 +12,7 @@ import pandas as pd
 
 from geopipes.chips.choosing import SLACK, allotted, sample, shared_out
 from geopipes.chips.rows import shuffled
-from geopipes.chips.windows import Order, Windows
+from geopipes.chips.windows import Order, Windows, check_some
 from geopipes.errors import ChipError
 
 
@@ -52,7 +52,7 @@ def mix(plans: Mapping[str, Windows], *, shares: Mapping[str, float], seed: int,
     part = shared_out(shares, np.array([*plans]), np.array([len(plan) for plan in plans.values()]), call)
     if n is None:
         n = int(min(len(plan) / share for plan, share in zip(plans.values(), part, strict=True) if share > 0) + SLACK)
-    wanted = dict(zip(plans, allotted(n, part), strict=True))
+    wanted = dict(zip(plans, allotted(n, part, call), strict=True))
     if short := [f"{name}: {wanted[name]} of {len(plan)}" for name, plan in plans.items() if wanted[name] > len(plan)]:
         raise ChipError(f"{call}: more windows are asked for than there are ({', '.join(short)}); use a smaller n")
     seeds = np.random.default_rng(seed).integers(1 << 32, size=len(plans))
@@ -104,6 +104,7 @@ def by_scene(windows: Windows, batch: int, *, seed: int, epoch: int = 0) -> Wind
     ChipError
         if no scene has enough windows for a batch
     """
+    check_some(windows, f"by_scene({batch})")
     if batch < 1:
         raise ChipError(f"by_scene({batch}): give the windows in a batch, at least 1")
     rng = np.random.default_rng((seed, epoch))

@@ -73,20 +73,18 @@ def around(
         as in `geopipes.chips.chip`
     """
     call = f"around(size={size})"
-    shape = _pair(size, "size")
+    shape = _pair(size, "size", "around")
     shapes, crs = given(points, call)
     if (shapely.get_type_id(shapes) != shapely.GeometryType.POINT).any():
         raise ChipError(f"{call}: other shapes than points; write points.representative_point(), or inside(...)")
+    if outside not in ("refuse", "leave out"):
+        raise ChipError(f"{call}: outside={outside!r}: use 'refuse' or 'leave out'")
     if when is not None and (time is None or when not in getattr(points, "columns", ())):
         raise ChipError(f"{call}: when={when!r} names a column of dates, and needs time=, the dates in a window")
-    ranges, _ = fields(cubes, shape, margin=margin, time=time)
-    windows, has = _centred(ranges, cubes, shapes, crs, (shape, margin, time, coverage))
-    if not has.all() and (outside == "refuse" or not has.any()):
-        lost = np.flatnonzero(~has)
-        raise ChipError(
-            f"{call}: {len(lost)} of {len(has)} points have no window within the data, the first {shapes[lost[0]]} in "
-            f"{crs}; check their CRS, leave them out with outside='leave out', or use coverage='any'"
-        )
+    ranges, _ = fields(cubes, shape, call, margin=margin, time=time)
+    windows, has = _centred(ranges, cubes, shapes, crs, (shape, margin, time, coverage, call))
+    if outside == "refuse" or not has.any():
+        _check_all(has, shapes, crs, f"{call}: points", "leave them out with outside='leave out'")
     columns = {"point": np.asarray(points.index), **table_columns(points, "point")}
     windows = windows.with_columns(columns).take(np.flatnonzero(has))
     if time is not None:
@@ -100,10 +98,10 @@ def _centred(
     cubes: Cubes,
     shapes: Geometries,
     crs: CRS,
-    options: tuple[tuple[int, int], int, int | None, Coverage],
+    options: tuple[tuple[int, int], int, int | None, Coverage, str],
 ) -> tuple[Windows, npt.NDArray[np.bool_]]:
     """Give the window around each point, and whether it has one."""
-    size, margin, time, coverage = options
+    size, margin, time, coverage, call = options
     x, y = shapely.get_x(shapes), shapely.get_y(shapes)
     lon, lat = pyproj.Transformer.from_crs(crs.proj, DEGREES, always_xy=True).transform(x, y)
     best = np.full(len(shapes), np.inf)
@@ -119,11 +117,21 @@ def _centred(
         places = [start * stride for start, stride in zip(starts, field.stride, strict=True)]
         index = np.full(len(mine), field.index)
         some = Windows.of(cubes.cubes, size, row=places[0], col=places[1], cube=index)
-        kept = np.flatnonzero(fits(some, coverage, owned=False) & ((coverage == "any") | _on_grid(some, field)))
+        kept = np.flatnonzero(fits(some, coverage, call, owned=False) & ((coverage == "any") | _on_grid(some, field)))
         mine = mine[kept]
         cube[mine], row[mine], col[mine], best[mine] = field.index, places[0][kept], places[1][kept], away[mine]
     windows = Windows.of(cubes.cubes, size, row=row, col=col, cube=cube, margin=margin, dates=time)
     return windows, np.isfinite(best)
+
+
+def _check_all(has: npt.NDArray[np.bool_], shapes: Geometries, crs: CRS, what: str, mend: str) -> None:
+    """Raise where some of the places have no window."""
+    if not has.all():
+        lost = np.flatnonzero(~has)
+        raise ChipError(
+            f"{what} without a window within the data: {len(lost)} of {len(has)}, the first {shapes[lost[0]]} in {crs}"
+            f"; check their CRS, {mend}, or use coverage='any'"
+        )
 
 
 def _on_grid(windows: Windows, field: Field) -> npt.NDArray[np.bool_]:
@@ -196,9 +204,9 @@ def at(
         for windows that lie off the cubes, footprints of another size, and ids that are not unique
     """
     call = f"at(size={size})"
-    shape = _pair(size, "size")
+    shape = _pair(size, "size", "at")
+    ranges, _ = fields(cubes, shape, call, margin=margin, time=time)
     if {"row", "col"} <= set(table.columns):
-        ranges, _ = fields(cubes, shape, margin=margin, time=time)
         cube, date, row, col = (_whole(table, name, call) for name in PLACE)
         windows = Windows.of(
             cubes.cubes, shape, row=row, col=col, cube=cube, time=date, margin=margin, dates=time,
@@ -207,12 +215,14 @@ def at(
         _check_there(windows, ranges, call)
     else:
         shapes, crs = given(table, call)
-        numbered: Any = table.reset_index(drop=True)
-        middles = numbered.set_geometry(shapely.centroid(shapes), crs=crs.to_wkt())
-        windows = around(cubes, middles, shape, margin=margin, time=time, coverage=coverage)
-        line = windows.columns["point"]
+        middles = shapely.centroid(shapes)
+        windows, has = _centred(ranges, cubes, middles, crs, (shape, margin, time, coverage, call))
+        _check_all(has, middles, crs, f"{call}: footprints", "leave them out of the table")
+        windows = windows.with_columns({"line": windows.ids})
+        windows = windows if time is None else _timed(windows, ranges, time, None)
+        line = windows.columns["line"]
         _check_size(windows, shapes[line], crs, call)
-        table = numbered.loc[line]
+        table = table.iloc[line]
         others = table.drop(columns=[name for name in OWN if name != table.geometry.name], errors="ignore")
         places = {name: windows.values(name) for name in PLACE}
         windows = Windows.of(

@@ -107,7 +107,7 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
     while fitted < wanted and tries < most:
         needed = most - tries if ask.n is None else 64 + 1.1 * (wanted - fitted) * (tries + 1) / (fitted + 1)
         picks = np.searchsorted(total, rng.random(int(min(AT_ONCE, needed))) * total[-1], side="right")
-        windows, label, at = _tried(blank, areas, parts[picks], ask.coverage, rng)
+        windows, label, at = _tried(blank, areas, parts[picks], ask, rng)
         found.append((windows, label, tries + at))
         tries, fitted = tries + len(picks), fitted + len(windows)
     if fitted < (1 if ask.n is None else wanted):
@@ -123,7 +123,7 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
 
 
 def _tried(
-    blank: Windows, areas: list[Area], parts: Indices, coverage: Coverage, rng: np.random.Generator
+    blank: Windows, areas: list[Area], parts: Indices, ask: Ask, rng: np.random.Generator
 ) -> tuple[Windows, Indices, Indices]:
     """Try a candidate in each of the parts (number of the area, of its polygon): (count, 2).
 
@@ -146,7 +146,8 @@ def _tried(
         kept = np.flatnonzero(area.holds(windows, part))
         found.append((windows.take(kept), area.label[part[kept]], at[kept]))
     windows, label, at = _joined(found)
-    fit = fits(windows, "any" if areas[0].whole else coverage)  # what an area holds whole is covered already
+    inside = "any" if areas[0].whole else ask.coverage  # what an area holds whole is covered already
+    fit = fits(windows, inside, ask.call)
     order = np.argsort(at)
     kept = order[fit[order]]
     return windows.take(kept), label[kept], at[kept]

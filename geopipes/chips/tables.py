@@ -138,15 +138,15 @@ def assign(windows: Windows, table: pd.DataFrame | None = None, /, **columns: np
     return windows.with_columns(added)
 
 
-def column(windows: Windows, name: str) -> npt.NDArray[Any]:
-    """Give one column of the table, (n,).
+def column(windows: Windows, name: str, call: str = "column") -> npt.NDArray[Any]:
+    """Give one column of the table, (n,); ``call`` is what asked for it, for errors.
 
     Raises
     ------
     ChipError
         if there is none of this name
     """
-    return np.asarray(_column(windows, name))
+    return np.asarray(_column(windows, name, call))
 
 
 def outlines(windows: Windows, crs: Any = DEGREES) -> Geometries:
@@ -173,7 +173,7 @@ def _frame(windows: Windows, costly: Iterable[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: _column(windows, name) for name in names}, index=windows.ids)
 
 
-def _column(windows: Windows, name: str) -> Any:
+def _column(windows: Windows, name: str, call: str = "table") -> Any:
     """Give one column as the table holds it."""
     if name in windows.columns:
         return windows.columns[name]
@@ -186,7 +186,7 @@ def _column(windows: Windows, name: str) -> Any:
         return pd.Categorical.from_codes(code[windows.cube], names.tolist())
     made = {"items": items_of_each, "coverage": coverage_of}
     if name not in made:
-        raise ChipError(f"there is no column {name!r}; there are {[*PLAIN, *COSTLY, *windows.columns]}")
+        raise ChipError(f"{call}: there is no column {name!r}; there are {[*PLAIN, *COSTLY, *windows.columns]}")
     return made[name](windows)
 
 

@@ -13,7 +13,7 @@ from geopipes.chips.groups import Groups
 from geopipes.chips.partners import partners
 from geopipes.chips.places import plane
 from geopipes.chips.rows import chunks
-from geopipes.chips.windows import Indices, Windows
+from geopipes.chips.windows import Indices, Windows, check_some
 from geopipes.errors import ChipError
 
 
@@ -41,6 +41,7 @@ def triplets(windows: Windows, *, near: float, far: float, seed: int, n: int | N
         for distances that are not 0 < near < far, and where fewer than n windows have a neighbour and a distant
     """
     call = f"triplets(near={near}, far={far})"
+    check_some(windows, call)
     if not 0 < near < far:
         raise ChipError(f"{call}: both are metres, 0 < near < far")
     if n is not None and not 1 <= n <= len(windows):

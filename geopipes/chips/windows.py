@@ -263,6 +263,12 @@ class Windows(Sequence[Any]):
         return self.cubes[cube], window
 
 
+def check_some(windows: Windows, call: str) -> None:
+    """Raise where a plan has no windows; ``call`` is what asked for some."""
+    if len(windows) == 0:
+        raise ChipError(f"{call}: the plan has no chips; choose some")
+
+
 def boxes(windows: Windows, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
     """Give the rectangles of some windows of one cube, cut to its grid, in its CRS."""
     cube, row, col = (windows.values(name, np.flatnonzero(which)) for name in ("cube", "row", "col"))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from geopipes.chips import Windows
 from geopipes.chips.places import ground as ground  # the name by which it was known here
 from geopipes.chips.rows import SORTED_AT_ONCE, chunks, gathered, where
+from geopipes.chips.windows import check_some
 from geopipes.errors import ChipError
 from geopipes.orders.closeness import Mask
 from geopipes.orders.grounds import Ground, near
@@ -78,8 +79,7 @@ def dealt(
 
 def laid(windows: Windows, what: str) -> Ground:
     """Lay a plan on the plane."""
-    if len(windows) == 0:
-        raise ChipError(f"{what}: the plan has no chips")
+    check_some(windows, what)
     return Ground.of(windows)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from geopipes.errors import StepError
 from geopipes.pipe.lazy import Lazy
-from geopipes.pipe.printing import drawn
+from geopipes.pipe.printing import dotted, drawn
 
 if TYPE_CHECKING:
     from geopipes.loaders import Op
@@ -130,7 +130,9 @@ class Chain(Generic[T]):
 
     def _lineage(self, between: str = "") -> str:
         """Give the chain as typed, on one line or several."""
-        return self._text if self._parent is None else f"{self._parent._lineage(between)}{between}.{self._text}"
+        if self._parent is None:
+            return self._text
+        return f"{self._parent._lineage(between)}{between}{dotted(self._text)}"
 
 
 def accept_as_iterable_dataset(kind: type) -> None:
