@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geopipes.meters import (
+    BY_GDAL,
     CHIPS,
     DECODING,
     FETCHING,
@@ -29,7 +30,10 @@ from geopipes.meters import (
 )
 
 OFTEN = 0.25
-"""Share of the tiles decoded a second time from which on their order, or the cache, is worth a word."""
+"""Shares of tiles decoded a second time, and of reading spent on tiles, from which on that is worth a word."""
+
+AWAIT_BYTES = (OPENING, FETCHING, BY_GDAL, FROM_AFAR)
+"""What waits for a disk or the network; other parts of reading wait for nothing but a processor and the GIL."""
 
 COMPUTING = 0.6
 """Share of its time in which a step computes, from which on it is said to compute; else it waits."""
@@ -117,35 +121,42 @@ class _Threads:
 
     def _advice(self, row: Row) -> str:
         """Say what would make a row shorter."""
-        its = self._rows[row]
-        idle = 1 - self._all.seconds / self._chips.capacity if self._chips.capacity else 0.0
+        its, chips = self._rows[row], self._chips
+        idle = 1 - self._all.seconds / chips.capacity if chips.capacity else 0.0
         at_work = self._loop.seconds > BUSY_LOOP * (self._loop.seconds + self._loop.waiting)
         if not self._loop.asked and idle > IDLE and at_work:
             return f"the threads are idle for {idle:.0%} of the time, as your loop works: loader(prefetch=2) lets both"
-        again = self._rows.get(DECODING, Counts()).again
-        parts = sum(self._rows[tile].calls for tile in TILE_PARTS if tile in self._rows)
-        if (row == FETCHING or row in TILE_PARTS) and again > OFTEN * parts:
-            return (
-                f"{again / parts:.0%} of the tiles had been decoded before: shuffle(seed) without exact=True, or a "
-                "larger read(cache=...), decodes each about once"
-            )
+        if row.stage != Stage.CHIP and (again := self._again()):
+            return again
         if self._in_turns:
             return (
                 f"the {self._threads} threads keep one processor busy together, as they do where Python holds the "
                 "GIL: loader(processes=2)"
             )
         if its.cpu < COMPUTING * its.seconds:
-            afar = "for bytes from afar" if row == FROM_AFAR else "for bytes" if row in (FETCHING, OPENING) else ""
-            return f"{1 - its.cpu / its.seconds:.0%} of that it waits {afar}".rstrip() + f": {self._more()}"
-        if row == RESAMPLING:
-            return f"on the files' own grid pixels are copied, which is faster; {self._computes()}"
-        return self._computes()
-
-    def _more(self) -> str:
-        return f"read(threads={2 * self._threads}) waits for more at a time"
-
-    def _computes(self) -> str:
+            share = 1 - its.cpu / its.seconds
+            if row.stage != Stage.CHIP and row not in AWAIT_BYTES and DECODING in self._rows:
+                return (
+                    f"{share:.0%} of that it waits for a processor or for the GIL, which loader(processes=2) may mend"
+                )
+            what = " for bytes from afar" if row == FROM_AFAR else " for bytes" if row in AWAIT_BYTES else ""
+            return f"{share:.0%} of that it waits{what}: read(threads={2 * self._threads}) waits for more at a time"
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if self._threads < cores:
             return f"read(threads={cores}) uses all {cores} processors"
-        return f"all {cores} processors are at it"
+        if row == RESAMPLING:
+            return "pixels on the grid of the files themselves are copied, which is faster"
+        return f"its threads use all {cores} processors"
+
+    def _again(self) -> str:
+        """Say that tiles are decoded again and again, if that takes a good part of reading."""
+        tiles = [self._rows[row] for row in TILE_PARTS if row in self._rows]
+        again, parts = sum(its.again for its in tiles), sum(its.calls for its in tiles)
+        reading = sum(its.seconds for row, its in self._rows.items() if row.stage != Stage.CHIP)
+        spent = sum(its.seconds for its in (*tiles, self._rows.get(FETCHING, Counts())))
+        if again <= OFTEN * parts or spent <= OFTEN * reading:
+            return ""
+        return (
+            f"{again / parts:.0%} of the tiles had been decoded before: shuffle(seed) without exact=True, or a larger "
+            "read(cache=...), decodes each about once"
+        )
