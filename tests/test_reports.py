@@ -23,11 +23,12 @@ from test_http import Ranges
 
 import geopipes as gp
 from geopipes.errors import StepError
-from geopipes.loaders import Report, weight
+from geopipes.loaders import Report, Run, weight
 from geopipes.loaders.bounds import bound
 from geopipes.meters import CHIPS, DECODING, FETCHING, FROM_AFAR, LOOP, Counts, Row, Stage, metering
 from geopipes.progress import Bar
 from geopipes.testing import Synthetic
+from geopipes.threads import Ahead
 
 LONG = 0.25
 """Seconds that outlast everything else by far: chips here are read in some milliseconds."""
@@ -131,7 +132,7 @@ def test_chips_read_straight_into_batches(land: Synthetic) -> None:
     pipe = plan.read(threads=2).tensor(image=["red"], fill=0).batch(4)
     with pipe.profile() as report:
         count = sum(len(batch["chip"]) for batch in pipe)
-    assert by_name(report)["read(threads=2).tensor(fill=0, image=['red'])"].calls == count
+    assert by_name(report)["read(threads=2).tensor(...)"].calls == count
 
 
 def test_bytes_and_tiles(land: Synthetic) -> None:
@@ -185,6 +186,27 @@ def test_a_run_that_is_watched_does_what_others_do(land: Synthetic) -> None:
     assert [batch["chip"].tolist() for batch in [first, *rest]] == [batch["chip"].tolist() for batch in whole]
     assert not any(thread.name.startswith("geopipes-read") for thread in threading.enumerate())
     assert report.counts[LOOP].calls == len(whole)
+
+
+def test_a_loop_over_what_is_made_ahead(land: Synthetic) -> None:
+    pipe, report = batches(land), Report()
+    run = Run(pipe._value.get(), pipe._ops, report=report)
+    watched = report.watched(Ahead(run, 2), ready=lambda: 1)
+    count = len(list(watched))
+    watched.close()
+    loop, lines = report.counts[LOOP], by_name(report)
+    assert loop.calls == lines["batch(4)"].calls == count
+    assert loop.ready == loop.asked == count + 1
+    assert report.table().loc["your loop", "queue"] == 1
+
+
+def test_leaving_a_watched_loop_leaves_nothing_behind(land: Synthetic) -> None:
+    pipe = chips(land)
+    with pipe.profile():
+        for _ in range(20):
+            for _ in pipe:
+                break
+    assert not any(thread.name.startswith("geopipes-read") for thread in threading.enumerate())
 
 
 def test_an_error_passes_through() -> None:

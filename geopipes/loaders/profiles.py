@@ -51,7 +51,7 @@ class Profile:
         straight : whether reading gives at once what the first step makes
         """
         text = f"read(threads={self._source.threads})"
-        row = Row(Stage.READ, 0, f"{text}.{self._rows[0].name}" if straight else text)
+        row = Row(Stage.READ, 0, f"{text}.{self._rows[0].name.split('(')[0]}(...)" if straight else text)
 
         def one(position: int) -> Any:
             try:
