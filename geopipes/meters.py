@@ -51,6 +51,7 @@ FROM_AFAR = Row(Stage.PART, 4, "remote tiles by GDAL")
 WAITING = Row(Stage.PART, 5, "waiting for another thread")
 COPYING = Row(Stage.PART, 6, "copying pixels")
 RESAMPLING = Row(Stage.PART, 7, "resampling pixels")
+PROCESSES = Row(Stage.STREAM, -2, "waiting for worker processes")
 CHIPS = Row(Stage.STREAM, -1, "waiting for chips")
 LOOP = Row(Stage.LOOP, 0, "your loop")
 

@@ -23,10 +23,11 @@ from test_http import Ranges
 
 import geopipes as gp
 from geopipes.errors import StepError
-from geopipes.loaders import Report, Run, weight
+from geopipes.loaders import Batch, Each, Element, Op, Report, Run, weight
 from geopipes.loaders.bounds import bound
 from geopipes.meters import CHIPS, DECODING, FETCHING, FROM_AFAR, LOOP, Counts, Row, Stage, metering
 from geopipes.progress import Bar
+from geopipes.steps import Step
 from geopipes.testing import Synthetic
 from geopipes.threads import Ahead
 
@@ -198,6 +199,21 @@ def test_a_loop_over_what_is_made_ahead(land: Synthetic) -> None:
     assert loop.calls == lines["batch(4)"].calls == count
     assert loop.ready == loop.asked == count + 1
     assert report.table().loc["your loop", "queue"] == 1
+
+
+def test_batches_of_other_processes() -> None:
+    ops: list[Op] = [Each(Step("map(same)", same)), Batch(2), Each(Step("map(same)", same))]
+    report = Report()
+
+    def feed(position: int) -> Iterator[Element]:
+        return iter([(0, [1, 2]), (1, [3, 4])])
+
+    assert list(Run([1, 2, 3, 4], ops, feed=feed, report=report)) == [[1, 2], [3, 4]]
+    report.merge({CHIPS: Counts(calls=4, seconds=9.0), Row(Stage.STREAM, 2, "batch(2)"): Counts(calls=2, seconds=1.0)})
+    lines = by_name(report)
+    assert lines["waiting for worker processes"].calls == lines["map(same)"].calls == lines["batch(2)"].calls == 2
+    assert list(report.table().index) == ["batch(2)", "map(same)"]
+    assert report.table().loc["batch(2)", "waiting s"] == 9
 
 
 def test_leaving_a_watched_loop_leaves_nothing_behind(land: Synthetic) -> None:

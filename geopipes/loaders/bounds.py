@@ -21,6 +21,7 @@ from geopipes.meters import (
     FROM_AFAR,
     LOOP,
     OPENING,
+    PROCESSES,
     RESAMPLING,
     TILE_PARTS,
     WAITING,
@@ -66,11 +67,11 @@ class Bound:
 
 def bound(counts: Mapping[Row, Counts]) -> Bound | None:
     """Find the step that bounds the rest, by the rule of this module; None where nothing was counted."""
-    loop, chips = counts.get(LOOP, Counts()), counts.get(CHIPS, Counts())
+    loop, chips = counts.get(LOOP, Counts()), counts.get(CHIPS) or counts.get(PROCESSES) or Counts()
     if loop.seconds > loop.waiting:
         share = loop.seconds / (loop.seconds + loop.waiting)
         return Bound(LOOP.name, share, f"it takes {share:.0%} of the time, and the pipe waits for it")
-    stream = {row: its for row, its in counts.items() if row.stage == Stage.STREAM and row != CHIPS}
+    stream = {row: its for row, its in counts.items() if row.stage == Stage.STREAM and row not in (CHIPS, PROCESSES)}
     own = sum(its.seconds for its in stream.values())
     if own > chips.seconds:
         row = max(stream, key=lambda row: stream[row].seconds)

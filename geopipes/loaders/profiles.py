@@ -10,7 +10,7 @@ from time import perf_counter, thread_time
 from typing import Any
 
 from geopipes.loaders.ops import HOLE, Each, Element, Op
-from geopipes.meters import CHIPS, LOOP, Counts, Meter, Row, Stage, metering, timed
+from geopipes.meters import CHIPS, LOOP, PROCESSES, Counts, Meter, Row, Stage, metering, timed
 
 Add = Callable[[Mapping[Row, Counts]], None]
 """Takes what was counted, on any thread."""
@@ -71,10 +71,10 @@ class Profile:
         base : the elements, taken through the first steps
         done : how many steps these were
         ranks : see there
-        here : whether the threads of this process make the elements
+        here : whether this process makes the elements, and not others
         """
-        source = Row(Stage.STREAM, 0, f"Pipe({type(self._source).__name__})")
-        stream = self._awaited(base, here=here) if self._reads else _timed(base, source)
+        source = Row(Stage.STREAM, 0, f"Pipe({type(self._source).__name__})") if here else PROCESSES
+        stream = self._awaited(base) if here and self._reads else _timed(base, source)
         for op, row in zip(self._ops[done:], self._rows[done:], strict=True):
             stream = op.stream(stream, ranks)
             stream = stream if isinstance(op, Each) else _timed(stream, row)
@@ -85,7 +85,7 @@ class Profile:
                 return
             yield element
 
-    def _awaited(self, base: Iterator[Element], *, here: bool) -> Iterator[Element]:
+    def _awaited(self, base: Iterator[Element]) -> Iterator[Element]:
         """Count how long chips are waited for, how many are ready when one is asked for, and the threads at work."""
         last, threads = perf_counter(), self._source.threads
         for taken in count():
@@ -93,7 +93,7 @@ class Profile:
             with timed(CHIPS) as counts:
                 element = next(base, None)
             last, before = perf_counter(), last
-            if counts is not None and here:
+            if counts is not None:
                 counts.asked += 1
                 counts.ready += ready
                 counts.wall += last - before

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan, log10, nan
 from typing import NamedTuple
 
-from geopipes.meters import BY_GDAL, CHIPS, DECODING, FROM_AFAR, LOOP, WAITING, Counts, Row, Stage
+from geopipes.meters import BY_GDAL, CHIPS, DECODING, FROM_AFAR, LOOP, PROCESSES, WAITING, Counts, Row, Stage
 
 MEGABYTE = 1e6
 
@@ -53,12 +53,12 @@ COUNTS = ("calls", "refused")
 def lines(counts: Mapping[Row, Counts]) -> list[Line]:
     """Give a line for each step, in the order of the data; for the parts of reading too."""
     found: list[Line] = []
-    stream = [row for row in counts if row.stage == Stage.STREAM]
-    first = stream[1] if stream[:1] == [CHIPS] and len(stream) > 1 else None  # waits for chips
+    stream = (row for row in counts if row.stage == Stage.STREAM and row not in (CHIPS, PROCESSES))
+    first = next(stream, None) if CHIPS in counts else None  # waits for chips
     for row, its in counts.items():
         if row.stage == Stage.READ:
             found += _reading(row, counts)
-        elif row.stage != Stage.PART and row != CHIPS:
+        elif row.stage != Stage.PART and row not in (CHIPS, PROCESSES):
             line = _line(row.name, its)
             if row == LOOP:
                 line = line._replace(waiting=its.waiting, queue=_share(its.ready, its.asked))
