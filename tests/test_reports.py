@@ -331,7 +331,8 @@ def test_a_slow_step_bounds_the_rest(land: Synthetic) -> None:
 
 
 def test_a_slow_step_on_batches_bounds_the_rest(land: Synthetic) -> None:
-    pipe = chips(land).batch(8).map(slowly).take(3)
+    plan = gp.items(land.items).stack(["red"], resolution=10, crs="utm").chip(48).take(4)
+    pipe = plan.read(threads=2).batch(1).map(slowly)  # all four are in flight while the first one's batch is made
     list(pipe)
     with pipe.profile() as report:
         list(pipe)
