@@ -401,7 +401,9 @@ def test_turns_that_should_overlap() -> None:
         CHIPS: Counts(calls=100, seconds=5.5, wall=10.0, capacity=40.0),
         LOOP: Counts(calls=4, seconds=4.5, waiting=5.5),
     }
-    assert "the threads are idle for 45% of the time, as your loop works: loader(prefetch=2)" in str(bound(counts))
+    assert "the threads are idle for 45% of the time, as your loop works; not with loader(prefetch=2)" in str(
+        bound(counts)
+    )
     counts[LOOP].asked = 4
     assert "loader(prefetch=2)" not in str(bound(counts))
 

@@ -126,7 +126,7 @@ class _Threads:
         idle = 1 - self._all.seconds / chips.capacity if chips.capacity else 0.0
         at_work = self._loop.seconds > BUSY_LOOP * (self._loop.seconds + self._loop.waiting)
         if not self._loop.asked and idle > IDLE and at_work:
-            return f"the threads are idle for {idle:.0%} of the time, as your loop works: loader(prefetch=2) lets both"
+            return f"the threads are idle for {idle:.0%} of the time, as your loop works; not with loader(prefetch=2)"
         if row.stage != Stage.CHIP and (again := self._again()):
             return again
         if self._in_turns:
