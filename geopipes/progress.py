@@ -71,8 +71,7 @@ class Bar:
         come = self._done + self._skipped
         pace = (come - self._before) / seconds if seconds else 0.0
         speed = (self._done - self._before) / seconds if seconds else 0.0
-        unit = f" {self._unit}" if self._unit else ""
-        words = [f"{speed:,.{int(speed < 100)}f}{unit}/s"]
+        words = [f"{speed:,.{int(speed < 100)}f} {self._unit}/s" if self._unit else f"{speed:.1f}/s"]
         if self._bytes and seconds:
             words.append(f"{self._bytes / seconds / 1e6:,.0f} MB/s")
         if self._skipped:
