@@ -421,3 +421,21 @@ def test_batches_are_moved_with_all_that_is_in_them(land: Synthetic) -> None:
 
 def _nested(sample: dict[str, Any]) -> dict[str, Any]:
     return {"image": sample["image"], "more": {"deep": sample["image"]}, "name": "a"}
+
+
+# Looking on.
+
+
+def test_a_loader_is_profiled_and_draws_a_bar(land: Synthetic, capsys: pytest.CaptureFixture[str]) -> None:
+    loader = CHAINS[12, True].loader(progress=True)
+    with loader.profile() as report:
+        seen = sum(len(batch["chip"]) for batch in loader)
+    assert seen == 70
+    table = report.table()
+    assert table.loc["your loop", "calls"] == 6
+    assert table.loc["batch(12)", "calls"] == 6
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("epoch 0 [")
+    assert "72/72" in last
+    assert "2 skipped" in last
+    assert "chips/s" in last

@@ -14,6 +14,7 @@ import xarray as xr
 
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.meters import WAITING, timed
 from geopipes.read.draws import current
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
@@ -134,7 +135,9 @@ class Outlook:
         """Tell of chips up to this one, and of a few more."""
         self._begun.append(position)
         # A thread whose chip was told of does not wait for another that is telling.
-        if self._lock.acquire(blocking=position not in self._told):
+        with timed(WAITING):
+            free = self._lock.acquire(blocking=position not in self._told)
+        if free:
             try:
                 while position not in self._told and self._tell_next():
                     pass
