@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take
 from geopipes.loaders.shares import Share, torch_worker
 from geopipes.threads import in_order
 
+if TYPE_CHECKING:
+    from geopipes.tensors.rows import Rows
 
 Feed = Callable[[int], Iterator[Element]]
 """Gives (group, batch) from the position of a batch's first element on, in order; can be closed."""
@@ -118,9 +120,10 @@ class Run(Iterator[Any]):
                     yield position, through(each, position, element)
             return
         positions = [position for position in share.positions(start, len(source)) if mine(position)]
-        straight = _straight(source, each, rows // share.ranks, share.ranks)
-        with source.loading(positions, straight) as load:
-            yield from in_order(partial(_read, load, each[1:] if straight else each), positions, source.threads)
+        fresh = partial(_fresh_rows, rows // share.ranks, len(source), share.ranks)
+        sampler = straight(source, each, fresh)
+        with source.loading(positions, sampler) as load:
+            yield from in_order(partial(read, load, each[1:] if sampler else each), positions, source.threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where another run of the same pipe would go on: ``version``, ``fingerprint``, ``epoch``, ``position``."""
@@ -199,18 +202,29 @@ def planned(source: Any, ops: Sequence[Op]) -> int:
     return length
 
 
-def _straight(source: Any, each: Sequence[Each], rows: int, ranks: int) -> Any:
-    """Give what reads chips straight into the rows of batches of tensors, where the first step allows it."""
+def straight(source: Any, each: Sequence[Each], rows: Callable[[], Rows]) -> Any:
+    """Give what reads chips straight into rows of batches of tensors, where the first step allows it, or None.
+
+    Parameters
+    ----------
+    source, each : of a run, and its first steps
+    rows : makes the rows; called only where there are tensors
+    """
     tensors = sys.modules.get("geopipes.tensors")
     if tensors is None or not each or each[0].step.function is not tensors.tensor:
         return None
-    from geopipes.tensors.rows import FreshRows
     from geopipes.tensors.straight import sampler
 
-    return sampler(source.windows, each[0].step, FreshRows(rows, len(source), ranks))
+    return sampler(source.windows, each[0].step, rows())
 
 
-def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:
+def _fresh_rows(size: int, total: int, ranks: int) -> Rows:
+    from geopipes.tensors.rows import FreshRows
+
+    return FreshRows(size, total, ranks)
+
+
+def read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:
     """Read one element and take it through the first steps, on a reading thread."""
     try:
         element = load(position)
