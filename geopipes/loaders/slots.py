@@ -140,7 +140,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not (_plain(value) or (type(value) is torch.Tensor and value.numel() == 0)):
             return NotImplemented  # torch's own way, which fails for uint16 (2.13) and takes along what a view is of
-        return _tensor, (value.reshape(-1).view(torch.uint8).numpy(), value.dtype, tuple(value.shape))
+        return _tensor, (value.contiguous().reshape(-1).view(torch.uint8).numpy(), value.dtype, tuple(value.shape))
 
 
 def _tensor(memory: Memory, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
