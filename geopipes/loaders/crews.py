@@ -169,6 +169,8 @@ class Crew:
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Hold the lock; an error ends the workers, as it may have cut a message in two."""
+        if self.pid != os.getpid():
+            raise LoaderError("this loop was begun in the process that was forked; begin another one here")
         with self._lock:
             if self.failed is not None:
                 raise LoaderError(f"the worker processes of this run have ended: {self.failed}") from self.failed

@@ -1,12 +1,13 @@
 """What runs in a worker process: rows of batches, for as many runs as there are, on threads.
 
-The main thread takes orders and does little else, so that it sees at once when the pipe closes; threads make rows in
-the order in which they were asked for. Each order is answered by one report, though the run was left meanwhile: so the
+The main thread takes orders and sends nothing, so that no order ever waits for a report to be taken, and it sees at once
+when the pipe closes; threads make rows in the order in which they were asked for. Each order is answered by one report, though the run was left meanwhile: so the
 other side knows when nobody writes to a slot any more.
 """
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import pickle
@@ -19,7 +20,7 @@ from functools import cached_property, partial
 from math import prod
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -43,7 +44,8 @@ class _EndOfSource(Exception):
 def work(share: Share, orders: Connection, reports: Connection) -> None:
     """Take the plan, then orders, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # they end without a last word
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a worker ends without a last word
     try:
         worker = Worker(orders.recv_bytes(), share, reports)
         while True:
@@ -92,7 +94,8 @@ class Worker:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(getattr(self._plan.source, "threads", 1), thread_name_prefix="geopipes-read")
+        source = self._plan.source
+        return ThreadPoolExecutor(source.threads if hasattr(source, "loading") else 1, "geopipes-read")
 
     def begin(self, order: Begin) -> None:
         """Begin a run; where that fails, all its batches do."""
@@ -105,13 +108,14 @@ class Worker:
         """Have the rows of a batch made."""
         run = self._runs[order.run]
         if isinstance(run, Failure):
-            return self._send(Report(order.run, order.group, failures={-1: run}))
+            Thread(target=self._send, args=(Report(order.run, order.group, failures={-1: run}),)).start()
+            return
         rows = run.rows(order.group)
         making = Making(order, None if order.slot is None else self.slots[order.slot], left=len(rows) + 1)
         run.making[order.group] = making
         for index, position in rows:
             self._pool.submit(self._row, run, making, index, position)
-        return self._made(run, making)  # of no rows, too, there is a report
+        self._pool.submit(self._made, run, making)  # of no rows, too, there is a report
 
     def leave(self, order: Leave) -> None:
         """End a run; its last report closes it."""
@@ -236,7 +240,7 @@ class Making:
                 self.report.rows[index] = slots.put(element, rows, self._addresses)
             else:
                 self.report.rows[index] = pickle.dumps(element, pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except Exception as error:
             raise StepError(
                 f"element {position} ({type(element).__name__}) cannot travel from a worker process: {error}. Make it "
                 "one that pickles in a step before batch(), or load with processes=0"
