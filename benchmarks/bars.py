@@ -49,7 +49,7 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     """Give the table's lines for what was measured."""
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
-        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _memory, _scaling
+        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _memory, _scaling
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -186,6 +186,16 @@ def _mixing(found: _Found) -> Iterator[Bar]:
         yield Bar("mixing", "batch-mean variance / that of a permutation", got, "<= 1.1", found.why("mixing"))
         note = "" if plain is None else f"of a permutation {plain:.2f}"
         yield Bar("mixing", "correlation of neighbouring batches", ours, "", note)
+
+
+def _ranks(found: _Found) -> Iterator[Bar]:
+    for name in JOBS:
+        for ranks in ("2", "4"):
+            key, plain = (f"ranks {name} {order}" for order in ("shuffled", "random"))
+            if found.has(key):
+                note = f"of a plain permutation {found.value(plain, ranks) or 0:.2f}; of one rank alone none"
+                got = found.value(key, ranks)
+                yield Bar("ranks", f"{name}: share of tiles that more than one of {ranks} ranks reads", got, "", note)
 
 
 def _memory(found: _Found) -> Iterator[Bar]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROWS = ("kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "memory", "scaling")
+ROWS = ("kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "memory", "scaling")
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
 
@@ -85,6 +85,10 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
         yield from (_peer("series", peer, threads, few) for peer in SERIES_PEERS)
     if "mixing" in rows:
         yield Measure("mixing", "mixing:mixing", {"seeds": 20}, once=True)
+    if "ranks" in rows:
+        for name in JOBS:
+            for order in ("shuffled", "random"):
+                yield Measure(f"ranks {name} {order}", "ranks:shared", {"name": name, "order": order}, once=True)
     if "memory" in rows:
         parameters = {"name": "same-grid", "threads": threads, "marks": list(marks)}
         yield Measure("memory", "memory:memory", parameters, once=True)

@@ -106,7 +106,7 @@ def test_a_run_prints_a_table_and_writes_json(
     monkeypatch.setattr(run, "QUICK", TINY)
     monkeypatch.setattr(run, "measured", in_this_process)
     out = tmp_path / "out" / "results.json"
-    rows = "floors,same-grid,mixing,scaling"
+    rows = "floors,same-grid,mixing,ranks,scaling"
     absent = tmp_path / "python"
     run.main(
         [

@@ -214,7 +214,8 @@ def test_leaving_200_loops_leaves_nothing_behind(anything: Processes) -> None:
 
 
 def test_a_batch_is_shared_memory_and_kept_as_long_as_any_view_of_it(anything: Processes) -> None:
-    views, addresses = [], []
+    views: list[Any] = []
+    addresses = []
     for _ in range(15):
         batches = run(anything)
         next(batches)
@@ -256,9 +257,9 @@ def test_a_worker_that_dies_ends_all_runs_and_the_next_has_new_ones(anything: Pr
     before = pids()
     os.kill(max(pid for pid in before if pid), signal.SIGKILL)
     with pytest.raises(LoaderError, match=r"worker process [01] was ended by signal 9 \(SIGKILL\), as the kernel"):
-        [*batches]
+        list(batches)
     with pytest.raises(LoaderError, match=r"the worker processes of this run have ended: .*SIGKILL"):
-        [*other]
+        list(other)
     assert not pids()
     same(next(run(anything)), next(run(None)))
     assert pids()
@@ -271,7 +272,7 @@ def test_closing_ends_all_but_what_is_held(anything: Processes) -> None:
     anything.close()
     assert not pids()
     with pytest.raises(LoaderError, match="the loader was closed"):
-        [*batches]
+        list(batches)
     assert held()[3] == 1
     np.testing.assert_array_equal(kept.numpy(), torch.stack([sample(i)["image"] for i in range(4, 8)]).numpy())
     del kept
@@ -419,7 +420,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    command = [sys.executable, script, how]
+    command = [sys.executable, str(script), how]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, text=True, **pipes) as parent:
         assert parent.stdout is not None

@@ -104,26 +104,9 @@ class Run(Iterator[Any]):
         leading = next((i for i, op in enumerate(ops) if not isinstance(op, Each)), len(ops))
         each = [op for op in ops[:leading] if isinstance(op, Each)]
         rows = next((op.n for op in ops[leading : leading + 1] if isinstance(op, Batch)), share.ranks)
-
-        def mine(position: int) -> bool:
-            return position // self._block % workers == worker
-
-        self._base = self._elements(each, rows, mine)
+        mine = partial(_mine, self._block, worker, workers)
+        self._base = _elements(self._source, each, rows, share, self.position, mine)
         return streamed(self._base, ops[leading:], share.ranks)
-
-    def _elements(self, each: Sequence[Each], rows: int, mine: Callable[[int], bool]) -> Iterator[Element]:
-        """Give the elements of this share, taken through the first steps."""
-        source, share, start = self._source, self._share, self.position
-        if not hasattr(source, "loading"):
-            for position, element in enumerate(source):
-                if position >= start and share.owns(position) and mine(position):
-                    yield position, through(each, position, element)
-            return
-        positions = [position for position in share.positions(start, len(source)) if mine(position)]
-        fresh = partial(_fresh_rows, rows // share.ranks, len(source), share.ranks)
-        sampler = straight(source, each, fresh)
-        with source.loading(positions, sampler) as load:
-            yield from in_order(partial(read, load, each[1:] if sampler else each), positions, source.threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where another run of the same pipe would go on: ``version``, ``fingerprint``, ``epoch``, ``position``."""
@@ -146,8 +129,11 @@ class Run(Iterator[Any]):
         epoch, position = states.checked(state, self.fingerprint, self._ops, self._share.ranks)
         if self._stream is not None:
             raise StateError("load_state_dict: this run has begun; load the state before its first element")
-        if epoch != states.order_of(self._source).epoch:
-            raise StateError(f"load_state_dict: the state is of epoch {epoch}; write .epoch({epoch}) before read()")
+        own = states.order_of(self._source).epoch
+        if (epoch, position) == (own + 1, 0):  # the end of this one
+            position = len(self._source)
+        elif epoch != own:
+            raise StateError(f"load_state_dict: the state is of epoch {epoch}; write .epoch({epoch}) before this")
         self.position = position
 
     def close(self) -> None:
@@ -156,6 +142,29 @@ class Run(Iterator[Any]):
             if stream is not None and hasattr(stream, "close"):
                 stream.close()
         self._stream = iter(())
+
+
+def _mine(block: int, worker: int, workers: int, position: int) -> bool:
+    """Say whether a batch that holds a position is that of a worker of torch's, which take whole ones in turn."""
+    return position // block % workers == worker
+
+
+def _elements(
+    source: Any, each: Sequence[Each], rows: int, share: Share, start: int, mine: Callable[[int], bool]
+) -> Iterator[Element]:
+    """Give the elements of a share from a position on, taken through the first steps.
+
+    A function, not a method: a run that its generators know would wait for the garbage collector.
+    """
+    if not hasattr(source, "loading"):
+        for position, element in enumerate(source):
+            if position >= start and share.owns(position) and mine(position):
+                yield position, through(each, position, element)
+        return
+    positions = [position for position in share.positions(start, len(source)) if mine(position)]
+    sampler = straight(source, each, partial(_fresh_rows, rows // share.ranks, len(source), share.ranks))
+    with source.loading(positions, sampler) as load:
+        yield from in_order(partial(read, load, each[1:] if sampler else each), positions, source.threads)
 
 
 def streamed(elements: Iterator[Element], ops: Sequence[Op], ranks: int) -> Iterator[Element]:
@@ -194,9 +203,8 @@ def keyed(ops: Sequence[Op], source: Any) -> tuple[Op, ...]:
     return tuple(done)
 
 
-def planned(source: Any, ops: Sequence[Op]) -> int:
-    """Give the elements that come out of a pipe, holes counted."""
-    length = len(source)
+def planned(length: int, ops: Sequence[Op]) -> int:
+    """Give the elements that come out of a pipe, of those that go in; holes are counted."""
     for op in ops:
         length = op.length(length)
     return length

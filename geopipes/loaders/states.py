@@ -72,11 +72,11 @@ def checked(state: Mapping[str, Any], fingerprint: Document, ops: Sequence[Op], 
             + "\n".join(f"  {line}" for line in lines)
         )
     epoch, position = int(state["epoch"]), int(state["position"])
-    together = block(ops) if block(ops) > 1 else ranks
-    if epoch < 0 or position < 0 or position % together:
+    step = together(ops, ranks)
+    if epoch < 0 or position < 0 or position % step:
         raise StateError(
-            f"load_state_dict: epoch {epoch}, position {position}: a step of {ranks} ranks takes {together} elements; "
-            f"give a position that they divide"
+            f"load_state_dict: epoch {epoch}, position {position}: a step of {ranks} ranks takes {step} elements, "
+            "which must divide the position; write ranks that do"
         )
     return epoch, position
 
@@ -84,6 +84,11 @@ def checked(state: Mapping[str, Any], fingerprint: Document, ops: Sequence[Op], 
 def block(ops: Sequence[Op]) -> int:
     """Give the elements that one of those that come out at the end is made of."""
     return prod(op.n for op in ops if isinstance(op, Batch))
+
+
+def together(ops: Sequence[Op], ranks: int) -> int:
+    """Give the elements that all ranks together take in a step: those of a batch, or else one each."""
+    return block(ops) if block(ops) > 1 else ranks
 
 
 def fingerprint(source: Any, ops: Sequence[Op]) -> Document:
@@ -125,7 +130,7 @@ def _order(order: Order) -> str:
     """Write the verb that put chips in order."""
     if not isinstance(order.again, partial):
         return "as planned"
-    options = {name: value for name, value in order.again.keywords.items() if value not in (None, False)}
+    options = {name: value for name, value in order.again.keywords.items() if value is not None and value is not False}
     return call(order.again.func.__name__, **options)
 
 

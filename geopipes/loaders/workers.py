@@ -1,8 +1,8 @@
 """What runs in a worker process: rows of batches, for as many runs as there are, on threads.
 
-The main thread takes orders and sends nothing, so that no order ever waits for a report to be taken, and it sees at once
-when the pipe closes; threads make rows in the order in which they were asked for. Each order is answered by one report, though the run was left meanwhile: so the
-other side knows when nobody writes to a slot any more.
+The main thread takes orders and sends nothing: no order ever waits for a report to be taken, and when the pipe closes,
+it sees it at once. Threads make rows in the order in which they were asked for. Each order is answered by one report,
+though the run was left meanwhile: so the other side knows when nobody writes to a slot any more.
 """
 
 from __future__ import annotations

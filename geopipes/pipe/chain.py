@@ -101,10 +101,9 @@ class Chain(Generic[T]):
 
     def __len__(self) -> int:
         """Give the planned length: filtered elements are still counted."""
-        length = len(self._value.get())
-        for op in self._ops:
-            length = op.length(length)
-        return length
+        from geopipes.loaders import planned
+
+        return planned(len(self._value.get()), self._ops)
 
     def __bool__(self) -> bool:
         """Say yes: asking an unsearched chain for its length would search."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import FreezeError, StepError
 from geopipes.pipe.chain import Chain, accept_as_iterable_dataset
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geopipes.chips.pointing import Outside
     from geopipes.datacubes.arranging import PerBand
     from geopipes.datacubes.stacks import Engine
+    from geopipes.loaders import Loader
     from geopipes.normalizing import How
     from geopipes.pipe import plans
     from geopipes.pipe.plans import Plan
@@ -72,20 +73,28 @@ class Pipe(Chain[T]):
 
     # Any element.
 
-    def map(self, fn: Callable[[T], R], *, margin: int = 0) -> Pipe[R]:
+    @overload
+    def map(self, fn: Callable[[T], R], *, margin: int = 0, rng: Literal[False] = False) -> Pipe[R]: ...
+    @overload
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool) -> Pipe[R]: ...
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool = False) -> Pipe[R]:
         """Apply a function to every element, one to one.
 
         Parameters
         ----------
-        fn : a pure function; at the top level of a module where worker processes are used. Before ``read`` it
-            gives a Dataset on the same window
+        fn : a pure function, ``fn(element)``; at the top level of a module where worker processes are used. Before
+            ``read`` it gives a Dataset on the same window
         margin : pixels beyond the window that ``fn`` needs on every side; chips must carry them
+        rng : whether to call ``fn(element, rng=generator)``. The numpy Generator is keyed by the seed and epoch of the
+            chips' order and by the chip, whoever loads it and whenever: an element from elsewhere counts by its place
         """
-        text = steps.call("map", fn, **steps.given(Pipe.map, {"margin": margin}))
+        text = steps.call("map", fn, **steps.given(Pipe.map, {"margin": margin, "rng": rng}))
+        if rng and (self._kind in ("items", "cubes") or any(isinstance(op, loaders.Batch) for op in self._ops)):
+            raise StepError(f"{text} draws random numbers for each chip; write it between chip(...) and batch(...)")
         if self._kind == "items":
             changed = self._whole(text, lambda scenes: replace(scenes, items=tuple(fn(item) for item in scenes)))
             return cast("Pipe[R]", changed)
-        return cast("Pipe[R]", self._step(steps.Step(text, fn, margin=margin)))
+        return cast("Pipe[R]", self._step(steps.Step(text, fn, margin=margin, draws=rng)))
 
     def filter(self, predicate: Callable[[T], bool]) -> Pipe[T]:
         """Keep the elements for which a predicate holds; among chips the others leave holes, never filled."""
@@ -119,6 +128,59 @@ class Pipe(Chain[T]):
         if self._kind in ("cubes", "plan"):
             raise StepError(f"batch({n}) collates what is read: write .read().batch({n})")
         return self._op(loaders.Batch(n, drop_last))
+
+    def epoch(self, number: int) -> Pipe[T]:
+        """Give the pipe with its chips in the order of another epoch: see `geopipes.orders.epoch`."""
+        text = steps.call("epoch", number)
+        self._need("stream", text)
+        done = self._new(text, self, Lazy(lambda: loaders.ordered(self._value.get(), number)))
+        done._ops = self._ops
+        return done
+
+    def loader(
+        self,
+        *,
+        prefetch: int = 2,
+        processes: int = 0,
+        device: str | torch.device | None = None,
+        rank: int | None = None,
+        ranks: int | None = None,
+        pad: bool = False,
+        progress: bool = False,
+    ) -> Loader:
+        """Load epoch after epoch, ahead of the training step, for one of several ranks; it can be resumed.
+
+        Parameters
+        ----------
+        prefetch : batches that are ready ahead of the one delivered; 0 makes each when it is asked for
+        processes : that load, spawned beside this one, each with its part of ``read``'s threads and cache; 0 for the
+            threads of this one, which is faster unless Python code in steps bounds the rest
+        device : to which batches are copied, ``"cuda"``: from pinned memory, ahead of the step; None for none
+        rank, ranks : which process this is, of how many that train together; None for those of torch.distributed,
+            where it runs, else one. A batch of the chain is that of all ranks together
+        pad : whether the last batch of an epoch is filled with the first chips of its order
+        progress : whether a bar on stderr shows how far an epoch is
+
+        Returns
+        -------
+        a `geopipes.loaders.Loader`: a ``for`` loop over it is an epoch; ``len(loader)``, ``state_dict``,
+        ``load_state_dict``, ``set_epoch``, ``close``
+
+        Raises
+        ------
+        StepError
+            for numbers that make no loader, and at the first loop if ranks cannot share batches evenly
+        """
+        options: dict[str, Any] = {
+            "prefetch": prefetch, "processes": processes, "device": device, "rank": rank, "ranks": ranks, "pad": pad,
+            "progress": progress,
+        }  # fmt: skip
+        text = steps.call("loader", **steps.given(Pipe.loader, options))
+        self._need("stream", text)
+        between = "\n    "
+        return loaders.Loader(
+            self._value.get(), self._ops, loaders.Options(**options), f"{self._lineage(between)}{between}.{text}"
+        )
 
     def union(self, *others: Pipe[T]) -> Pipe[T]:
         """Make one source of several: of items (each once) or of cubes."""

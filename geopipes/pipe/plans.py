@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import StepError
 from geopipes.pipe.lazy import Lazy, LazyModule
@@ -52,9 +52,13 @@ class Plan(Pipe[T]):
             return self._whole(f"[{_typed(index)}]", lambda windows: windows[index])
         return cast(T, self._value.get()[index])
 
-    def map(self, fn: Callable[[T], R], *, margin: int = 0) -> Plan[R]:
+    @overload
+    def map(self, fn: Callable[[T], R], *, margin: int = 0, rng: Literal[False] = False) -> Plan[R]: ...
+    @overload
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool) -> Plan[R]: ...
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool = False) -> Plan[R]:
         """Record a function of every chip, applied when it is read: see `Pipe.map`."""
-        return cast("Plan[R]", super().map(fn, margin=margin))
+        return cast("Plan[R]", super().map(fn, margin=margin, rng=rng))
 
     def take(self, n: int) -> Plan[T]:
         """Keep the first ``n`` chips."""

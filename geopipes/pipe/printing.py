@@ -41,7 +41,7 @@ def known(chain: Chain[Any]) -> str:
     if not hasattr(value, "__len__"):
         return ""
     if chain._ops or hasattr(value, "loading"):
-        sample = preview(value, chain._ops) if hasattr(value, "loading") else None
+        sample = preview(value, chain._ops) if hasattr(value, "windows") else None
         return "; ".join(filter(None, (f"{len(chain):,} {_counted(chain._text)}", sample)))
     if hasattr(value, "duplicates"):
         dropped = f", {value.duplicates} duplicates dropped" if value.duplicates else ""

@@ -1,0 +1,269 @@
+"""The loader: epochs of one pipe, one after the other, for one of several ranks; and where it stands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+from weakref import ReferenceType, WeakSet, ref
+
+from geopipes.errors import StepError
+from geopipes.loaders import states
+from geopipes.loaders.ops import Batch, Op
+from geopipes.loaders.runs import Run, ordered, planned
+from geopipes.loaders.shares import Share
+from geopipes.threads import Ahead
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a loader loads; none of it decides what comes at which step.
+
+    Attributes
+    ----------
+    prefetch : batches that are ready ahead of the one delivered
+    processes : that load, beside this one; 0 for threads of this one
+    device : to which batches are copied; None for none
+    rank, ranks : which process this is, of how many that train together; None for those of torch.distributed
+    pad : whether the last batch of an epoch is filled with the first chips of its order
+    progress : whether a bar on stderr shows how far an epoch is
+    """
+
+    prefetch: int = 2
+    processes: int = 0
+    device: str | torch.device | None = None
+    rank: int | None = None
+    ranks: int | None = None
+    pad: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 0 or self.processes < 0:
+            raise StepError(f"loader(prefetch={self.prefetch}, processes={self.processes}): give 0 or more of each")
+        if (self.rank is None) != (self.ranks is None) or not 0 <= (self.rank or 0) < (self.ranks or 1):
+            raise StepError(f"loader(rank={self.rank}, ranks={self.ranks}): give both; ranks are counted from 0")
+
+    def share(self) -> Share:
+        """Give this process's rank, and how many there are: as told, or as torch.distributed says once it runs."""
+        if self.rank is not None and self.ranks is not None:
+            return Share(self.rank, self.ranks)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
+            return Share()
+        return Share(distributed.get_rank(), distributed.get_world_size())
+
+
+class Loader:
+    """Gives the batches of a pipe, epoch after epoch: each ``for`` loop over it is one.
+
+    The chain says what comes when: the order of an epoch, and which elements make a batch. The loader says who loads
+    it. With several ranks, ``.batch(24)`` of the chain is the batch of all of them together, of which each gets its
+    24 / ranks rows, every ranks-th chip. So the batches are the same for any number of ranks that divides them, and a
+    run goes on with another number exactly where it stood. All ranks take equal steps.
+
+    A loop that was left in the middle has had its epoch: the next loop is the next one. `load_state_dict` and
+    `set_epoch` say otherwise.
+
+    Parameters
+    ----------
+    source, ops : of the pipe
+    options : how to load
+    text : the chain, for printing
+    """
+
+    def __init__(self, source: Any, ops: Sequence[Op], options: Options, text: str = "") -> None:
+        self._source, self._ops, self._options, self._text = source, tuple(ops), options, text
+        if options.processes and not any(isinstance(op, Batch) for op in ops):
+            raise StepError(f"loader(processes={options.processes}) hands over batches: write .batch(n).loader(...)")
+        self._at = (states.order_of(source).epoch, 0)
+        self._begun = False
+        self._passes: WeakSet[Pass] = WeakSet()
+        self._latest: ReferenceType[Pass] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that goes on, or comes next."""
+        return self._at[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next loop be an epoch, from its beginning."""
+        if epoch < 0:
+            raise StepError(f"set_epoch({epoch}): epochs are counted from 0")
+        self._at, self._begun, self._latest = (epoch, 0), False, None
+
+    def __iter__(self) -> Pass:
+        """Begin an epoch, or go on from a state that was loaded."""
+        share = self._options.share()
+        self._check(share)
+        if self._begun:
+            self.set_epoch(self.epoch + 1)
+        epoch, start = self._at
+        latest = Pass(self, self._run(share, epoch, start), epoch)
+        self._passes.add(latest)
+        self._latest = ref(latest)
+        return latest
+
+    def _run(self, share: Share, epoch: int, start: int) -> Run:
+        source = ordered(self._source, epoch, pad=self._padded_to(share))
+        return Run(source, self._ops, share=share, start=start)
+
+    def __len__(self) -> int:
+        """Give the steps of an epoch; those whose elements were refused are counted."""
+        return planned(self._length, self._ops)
+
+    @property
+    def _length(self) -> int:
+        """The positions of an epoch."""
+        return len(self._source) + -len(self._source) % self._padded_to(self._options.share())
+
+    def _padded_to(self, share: Share) -> int:
+        return states.together(self._ops, share.ranks) if self._options.pad else 1
+
+    def _check(self, share: Share) -> None:
+        """Raise where ranks would get different numbers of rows, or take different numbers of steps."""
+        if share.ranks == 1:
+            return
+        first = next((op for op in self._ops if isinstance(op, Batch)), None)
+        if first is not None and first.n % share.ranks:
+            raise StepError(
+                f"{first} is the batch of all {share.ranks} ranks together, which cannot share it evenly; write a "
+                f"multiple of {share.ranks}"
+            )
+        over = self._length % states.together(self._ops, share.ranks)
+        if over % share.ranks and not getattr(first, "drop_last", False):
+            leave = f"write .batch({first.n}, drop_last=True), which leaves them out, or " if first else "write "
+            raise StepError(
+                f"loader: {self._length} elements leave {over} over, which {share.ranks} ranks cannot share evenly; "
+                f"{leave}loader(pad=True), which gives the first ones of the order once more"
+            )
+
+    @cached_property
+    def _fingerprint(self) -> states.Document:
+        return states.fingerprint(self._source, self._ops)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the latest loop stands: behind the last batch that was delivered.
+
+        Returns
+        -------
+        what JSON can hold: ``version``, ``fingerprint`` (of plan, order and steps), ``epoch`` and ``position``, which
+        counts the elements that all ranks together have had of the epoch
+
+        Raises
+        ------
+        StateError
+            if no position tells what comes next: take(n) after read()
+        """
+        return states.state(self._fingerprint, *self._at, self._length)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next loop go on where another loader of the same chain stood.
+
+        Parameters
+        ----------
+        state : what `state_dict` gave, on any rank; numbers of ranks, processes and threads may differ
+
+        Raises
+        ------
+        StateError
+            if it is of another plan, order or chain, with what differs; or no batch begins at its position
+        """
+        self.set_epoch(0)
+        self._at = states.checked(state, self._fingerprint, self._ops, self._options.share().ranks)
+
+    def close(self) -> None:
+        """End all loops over this loader, and what loads for them; a new loop begins it anew."""
+        for running in [*self._passes]:
+            running.close()
+
+    def __enter__(self) -> Self:
+        """Close the loader at the end of a with block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without what is running."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_passes", "_latest")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _passes=WeakSet(), _latest=None)
+
+    def __str__(self) -> str:
+        share = self._options.share()
+        notes = [f"{len(self):,} steps an epoch"] if hasattr(self._source, "__len__") else []
+        if share.ranks > 1:
+            notes.append(f"rank {share.rank} of {share.ranks}")
+        if notes and (padded := self._length - len(self._source)):
+            notes.append(f"{padded} chips twice to fill the last one")
+        return f"{self._text}  # {', '.join(notes)}"
+
+    __repr__ = __str__
+
+
+class Pass(Iterator[Any]):
+    """One loop over a loader.
+
+    Parameters
+    ----------
+    loader : told of each batch that is delivered
+    run : of the pipe
+    epoch : that this is
+    """
+
+    def __init__(self, loader: Loader, run: Run, epoch: int) -> None:
+        self._loader, self._epoch = loader, epoch
+        options = loader._options
+        batches: Iterator[Any] = run
+        if options.device is not None:
+            import torch
+
+            from geopipes.loaders.devices import Moving
+
+            batches = Moving(run, torch.device(options.device))
+        placed = _Placed(run, batches)
+        self._batches = Ahead(placed, options.prefetch) if options.prefetch else placed
+
+    def __next__(self) -> Any:
+        """Give the next batch, and let the loader know."""
+        try:
+            position, batch = next(self._batches)
+        except StopIteration:
+            self._tell((self._epoch + 1, 0), begun=False)
+            raise
+        self._tell((self._epoch, position), begun=True)
+        return batch.get() if self._loader._options.device is not None else batch
+
+    def _tell(self, at: tuple[int, int], *, begun: bool) -> None:
+        """Say how far this loop is, unless a later one has begun or the loader was put elsewhere."""
+        loader = self._loader
+        if loader._latest is not None and loader._latest() is self:
+            loader._at, loader._begun = at, begun
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the loader's state."""
+        return self._loader.state_dict()
+
+    def close(self) -> None:
+        """End the loop."""
+        self._batches.close()
+
+
+class _Placed(Iterator[tuple[int, Any]]):
+    """The batches of a run with the position behind each."""
+
+    def __init__(self, run: Run, batches: Iterator[Any]) -> None:
+        self._run, self._batches = run, batches
+
+    def __next__(self) -> tuple[int, Any]:
+        batch = next(self._batches)
+        return self._run.position, batch
+
+    def close(self) -> None:
+        self._batches.close()  # type: ignore[attr-defined]  # a run, or what copies its batches
