@@ -14,6 +14,7 @@
     ├── ChipError             windows that cannot be cut as asked
     │   ├── ChipTooLarge      larger than the cube
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
+    ├── LoaderError           worker processes that ended, or have no room
     ├── ReadError             pixels that could not be read
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
     ├── StateError            a run that cannot go on where another one stood
@@ -78,6 +79,10 @@ class MarginTooSmall(ChipError):
 
 class ReadError(GeopipesError, OSError):
     """Pixels that could not be read."""
+
+
+class LoaderError(GeopipesError, RuntimeError):
+    """Worker processes that ended before their work was done, or that have no room for it."""
 
 
 class StepError(GeopipesError, TypeError):

@@ -13,6 +13,7 @@ from weakref import ReferenceType, WeakSet, ref
 from geopipes.errors import StepError
 from geopipes.loaders import states
 from geopipes.loaders.ops import Batch, Op, weight
+from geopipes.loaders.processes import Processes
 from geopipes.loaders.reports import Report, profiling
 from geopipes.loaders.runs import Run, ordered, planned
 from geopipes.loaders.shares import Share
@@ -21,6 +22,10 @@ from geopipes.threads import Ahead
 
 if TYPE_CHECKING:
     import torch
+
+
+RUNNING = ("_passes", "_latest", "_report", "_processes")
+"""What of a loader does not travel."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Loader:
         if options.processes and not any(isinstance(op, Batch) for op in ops):
             raise StepError(f"loader(processes={options.processes}) hands over batches: write .batch(n).loader(...)")
         self._report: Report | None = None
+        self._processes: Processes | None = None
         self._at = (states.order_of(source).epoch, 0)
         self._begun = False
         self._passes: WeakSet[Pass] = WeakSet()
@@ -113,8 +119,19 @@ class Loader:
         return latest
 
     def _run(self, share: Share, epoch: int, start: int) -> Run:
-        source = ordered(self._source, epoch, pad=self._padded_to(share))
-        return Run(source, self._ops, share=share, start=start, report=self._report)
+        pad = self._padded_to(share)
+        feed = self._workers(share, pad).feed(epoch) if self._options.processes else None
+        source = ordered(self._source, epoch, pad=pad)
+        return Run(source, self._ops, share=share, start=start, feed=feed, report=self._report)
+
+    def _workers(self, share: Share, pad: int) -> Processes:
+        """Give the processes that load, begun at the first loop and kept for those that follow."""
+        if self._processes is None:
+            options = self._options
+            self._processes = Processes(
+                self._source, self._ops, share=share, processes=options.processes, ahead=options.prefetch, pad=pad
+            )
+        return self._processes
 
     def profile(self) -> AbstractContextManager[Report]:
         """Show where the time goes, of the loops inside the with block: see `geopipes.loaders.reports.profiling`."""
@@ -188,6 +205,9 @@ class Loader:
         """End all loops over this loader, and what loads for them; a new loop begins it anew."""
         for running in [*self._passes]:
             running.close()
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
     def __enter__(self) -> Self:
         """Close the loader at the end of a with block."""
@@ -198,10 +218,10 @@ class Loader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what is running."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_passes", "_latest", "_report")}
+        return {name: value for name, value in self.__dict__.items() if name not in RUNNING}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _passes=WeakSet(), _latest=None, _report=None)
+        self.__dict__.update(state, _passes=WeakSet(), **dict.fromkeys(RUNNING[1:]))
 
     def __str__(self) -> str:
         share = self._options.share()

@@ -22,6 +22,7 @@ from geopipes.threads import in_order
 if TYPE_CHECKING:
     from geopipes.loaders.profiles import Profile
     from geopipes.loaders.reports import Report
+    from geopipes.tensors.rows import Rows
 
 Feed = Callable[[int], Iterator[Element]]
 """Gives (group, batch) from the position of a batch's first element on, in order; can be closed."""
@@ -184,11 +185,11 @@ def _elements(
                 yield position, through(each, position, element)
         return
     positions = [position for position in share.positions(start, len(source)) if mine(position)]
-    straight = _straight(source, each, rows // share.ranks, share.ranks)
-    with source.loading(positions, straight) as load:
-        work: Callable[[int], Any] = partial(_read, load, each[1:] if straight else each)
+    sampler = straight(source, each, partial(_fresh_rows, rows // share.ranks, len(source), share.ranks))
+    with source.loading(positions, sampler) as load:
+        work: Callable[[int], Any] = partial(read, load, each[1:] if sampler else each)
         if profile is not None:
-            work = profile.reading(work, straight=straight is not None)
+            work = profile.reading(work, straight=sampler is not None)
         yield from in_order(work, positions, source.threads)
 
 
@@ -235,18 +236,29 @@ def planned(length: int, ops: Sequence[Op]) -> int:
     return length
 
 
-def _straight(source: Any, each: Sequence[Each], rows: int, ranks: int) -> Any:
-    """Give what reads chips straight into the rows of batches of tensors, where the first step allows it."""
+def straight(source: Any, each: Sequence[Each], rows: Callable[[], Rows]) -> Any:
+    """Give what reads chips straight into rows of batches of tensors, where the first step allows it, or None.
+
+    Parameters
+    ----------
+    source, each : of a run, and its first steps
+    rows : makes the rows; called only where there are tensors
+    """
     tensors = sys.modules.get("geopipes.tensors")
     if tensors is None or not each or each[0].step.function is not tensors.tensor:
         return None
-    from geopipes.tensors.rows import FreshRows
     from geopipes.tensors.straight import sampler
 
-    return sampler(source.windows, each[0].step, FreshRows(rows, len(source), ranks))
+    return sampler(source.windows, each[0].step, rows())
 
 
-def _read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:
+def _fresh_rows(size: int, total: int, ranks: int) -> Rows:
+    from geopipes.tensors.rows import FreshRows
+
+    return FreshRows(size, total, ranks)
+
+
+def read(load: Callable[[int], Any], each: Sequence[Each], position: int) -> Any:
     """Read one element and take it through the first steps, on a reading thread."""
     try:
         element = load(position)
