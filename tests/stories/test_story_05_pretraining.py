@@ -107,7 +107,7 @@ def test_an_epoch_is_exact_for_any_number_of_workers_and_ranks(years: Synthetic)
     plan = seasons(years)
     delivered: list[int] = []
     for rank in range(RANKS):
-        part = batches(plan[rank::RANKS], "anchor", "other")
+        part = batches(plan.shard(rank, RANKS), "anchor", "other")
         wanted = [batch["chip"].tolist() for batch in part]
         for workers in (0, 1, 2, 4) if rank == 0 else (4,):
             context = "spawn" if workers else None
