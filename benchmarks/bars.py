@@ -49,7 +49,8 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     """Give the table's lines for what was measured."""
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
-        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling
+        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
+        _choosing,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -233,3 +234,27 @@ def _scaling(found: _Found) -> Iterator[Bar]:
             note = "decodes a chip and band: " + ", ".join(f"{name} {value:.3f}" for name, value in pairs if value)
             what = f"scenes, bands, chips doubled: growth of counters a chip, {order}"
             yield Bar("scaling", what, found.value(key, "growth"), "<= 0.05", note if values[0] else found.why(key))
+
+
+def _choosing(found: _Found) -> Iterator[Bar]:
+    for dates in (1, 24):
+        key = f"choosing {dates}"
+        if found.has(key):
+            steps = ("chip", "choose", "split", "shuffle")
+            values = {name: found.value(key, name) for name in ("windows", *steps, "first")}
+            note = ", ".join(f"{name} {value:.3g} s" for name, value in values.items() if value and name != "windows")
+            what = f"{values['windows'] or 0:,.0f} windows, dates {dates}"
+            peak = found.value(key, "peak")
+            note = note or found.why(key)
+            yield Bar("choosing", f"{what}: MB above what was there before", peak and peak / 1e6, "<= 300", note)
+            yield Bar("choosing", f"{what}: seconds to the first chip, shuffled", values["first"], "<= 2")
+    for peer, title in (
+        ("torchgeo random", "TorchGeo's RandomGeoSampler"),
+        ("torchgeo grid", "TorchGeo's GridGeoSampler"),
+        ("xbatcher", "xbatcher's BatchGenerator"),
+    ):
+        key = f"choosing {peer}"
+        if found.has(key):
+            count, seconds, peak = (found.value(key, name) for name in ("windows", "seconds", "peak"))
+            note = f"{peak / 1e6:.0f} MB" if peak is not None else found.why(key)
+            yield Bar("choosing", f"{title}: seconds to list {count or 0:,.0f} windows", seconds, "", note)

@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Any
 
 ROWS = (
-    "kernels",
-    "floors",
-    "same-grid",
-    "warped",
-    "series",
-    "random",
-    "mixing",
-    "ranks",
-    "hand-over",
-    "memory",
-    "scaling",
-)
+    "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
+    "scaling", "choosing",
+)  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
 DTYPES = ("uint16", "float32")
@@ -40,7 +31,7 @@ SERIES_PEERS = ("rasterio_threads", "odc_each", "odc_xbatcher", "stackstac_xbatc
 
 NEEDS = {
     "odc_each": ("odc.stac",), "odc_xbatcher": ("odc.stac", "dask", "xbatcher"),
-    "stackstac_xbatcher": ("stackstac", "dask", "xbatcher"),
+    "stackstac_xbatcher": ("stackstac", "dask", "xbatcher"), "xbatcher": ("xbatcher",),
 }  # fmt: skip
 
 
@@ -112,6 +103,20 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
     if "scaling" in rows:
         for order in ("sequential", "shuffled"):
             yield Measure(f"scaling {order}", "scaling:scaling", {"order": order, "threads": threads}, once=True)
+    if "choosing" in rows:
+        yield from _choosing(fewer=1000 if quick else 1)
+
+
+def _choosing(*, fewer: int) -> Iterator[Measure]:
+    """Give what is measured of plans of 10 million windows, TorchGeo's of a million and xbatcher's of 2.4 million."""
+    for dates in (1, 24):
+        parameters = {"windows": 10_000_000 // fewer, "dates": dates}
+        yield Measure(f"choosing {dates}", "choosing:geopipes", parameters)
+    for kind in ("random", "grid"):
+        few = {"kind": kind, "windows": 1_000_000 // fewer}
+        yield Measure(f"choosing torchgeo {kind}", "choosing:torchgeo", few, torchgeo=True)
+    few = {"engine": "xbatcher", "windows": 2_400_000 // fewer}
+    yield Measure("choosing xbatcher", "choosing:xbatcher", few)
 
 
 def _floors(name: str, threads: int, *, quick: bool) -> Iterator[Measure]:

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from geopipes.errors import StepError
+from geopipes.meters import metering
 
 IDENTITY = ("spatial_ref", "chip")
 """Scalar coordinates that say where and which a chip is; a step that drops them gets them back."""
@@ -59,6 +60,12 @@ class Step:
         element : what the function takes first
         key : of the random numbers that it draws: the same numbers for the same key
         """
+        if (meter := metering.get()) is None:
+            return self._applied(element, key)
+        with meter.timing(meter.row_of(self)):
+            return self._applied(element, key)
+
+    def _applied(self, element: Any, key: Sequence[int]) -> Any:
         drawn = {"rng": np.random.default_rng(key)} if self.draws else {}
         try:
             return self._inherited(element, self.function(element, *self.args, **self.kwargs, **drawn))

@@ -74,6 +74,10 @@ class Ahead(Iterator[R]):
     def __next__(self) -> R:
         return self._line.take()
 
+    def ready(self) -> int:
+        """Give how many elements wait to be taken."""
+        return len(self._line)
+
 
 class _Line(Generic[R]):
     """A queue between two threads that either may end; whoever waits is woken."""
@@ -83,6 +87,9 @@ class _Line(Generic[R]):
         self._waiting: deque[R] = deque()
         self._ended = False
         self._error: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def put(self, element: R) -> bool:
         """Add an element once there is room; say whether there is anybody to take more."""

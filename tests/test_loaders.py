@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import multiprocessing
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -421,3 +422,46 @@ def test_batches_are_moved_with_all_that_is_in_them(land: Synthetic) -> None:
 
 def _nested(sample: dict[str, Any]) -> dict[str, Any]:
     return {"image": sample["image"], "more": {"deep": sample["image"]}, "name": "a"}
+
+
+# Looking on.
+
+
+def test_a_loader_is_profiled_and_draws_a_bar(land: Synthetic, capsys: pytest.CaptureFixture[str]) -> None:
+    loader = CHAINS[12, True].loader(progress=True)
+    with loader.profile() as report:
+        seen = sum(len(batch["chip"]) for batch in loader)
+    assert seen == 70
+    table = report.table()
+    assert table.loc["your loop", "calls"] == 6
+    assert table.loc["batch(12)", "calls"] == 6
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("epoch 0 [")
+    assert "72/72" in last
+    assert "2 skipped" in last
+    assert "chips/s" in last
+
+
+# Worker processes: whatever loads, the same batches come.
+
+
+def test_resumed_with_other_processes_it_is_one_run() -> None:
+    chain, state = CHAINS[12, True], None
+    delivered: list[list[tuple[int, float]]] = []
+    for processes, steps in ((1, 3), (2, 5), (0, 2), (2, 1)):
+        with chain.loader(processes=processes) as loader:
+            if state is not None:
+                loader.load_state_dict(state)
+            delivered += steps_of([loader], steps)
+            state = json.loads(json.dumps(loader.state_dict()))
+    assert delivered == WHOLE[12, True][:11]
+
+
+def test_ranks_of_processes_and_their_epochs() -> None:
+    chain = CHAINS[12, False]
+    loaders = [chain.loader(processes=rank + 1, rank=rank, ranks=2) for rank in (0, 1)]
+    same(steps_of(loaders, 8), WHOLE[12, False][:8], [2] * 8)
+    for loader in loaders:
+        loader.close()
+    assert not _threads()
+    assert not multiprocessing.active_children()

@@ -197,6 +197,11 @@ def test_printing_shows_dims_crs_dtype_and_length(land: Synthetic) -> None:
     assert all(line.startswith(("geopipes.items(", "    .")) for line in text.splitlines())
 
 
+def test_an_index_is_printed_as_it_is_typed(land: Synthetic) -> None:
+    plan = gp.items(land.items).stack(["red"], resolution=10, crs="utm").chip(48)[3:9:2].shuffle(seed=0)
+    assert [line.split("  #")[0].strip() for line in str(plan).splitlines()[-2:]] == ["[3:9:2]", ".shuffle(0)"]
+
+
 def test_what_cannot_travel_says_so(land: Synthetic) -> None:
     pipe = samples(land).map(lambda sample: sample)
     with pytest.raises(StepError, match=r"map\(<lambda>\) cannot travel to another process.*top level of a module"):

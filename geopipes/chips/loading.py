@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.meters import WAITING, timed
 from geopipes.read.draws import current
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
@@ -32,7 +34,7 @@ def load(windows: Windows, position: int) -> Any:
     Returns
     -------
     a loaded xr.Dataset (a dict of them for several inputs) with its margin, and the scalar coordinate ``chip``:
-    the chip's id, with the margin in its attributes
+    the chip's id, with the plan's columns and ``margin`` [px] in its attributes
     """
     cube, window = windows.window(position)
     element = identified(cube.read(window.grown(windows.margin)), windows, position)
@@ -133,7 +135,9 @@ class Outlook:
         """Tell of chips up to this one, and of a few more."""
         self._begun.append(position)
         # A thread whose chip was told of does not wait for another that is telling.
-        if self._lock.acquire(blocking=position not in self._told):
+        with timed(WAITING):
+            free = self._lock.acquire(blocking=position not in self._told)
+        if free:
             try:
                 while position not in self._told and self._tell_next():
                     pass
@@ -204,5 +208,18 @@ def identified(element: Any, windows: Windows, position: int) -> Any:
     return _named(element, windows, position, windows.margin)
 
 
+def known(windows: Windows, position: int) -> dict[str, Any]:
+    """Give what the plan's columns say of a chip, as plain values; dates as ISO text."""
+    return {name: _plain(windows.frame.column(name, position)) for name in windows.columns}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
-    return dataset.assign_coords(chip=((), windows.ids[position], {"margin": margin}))
+    return dataset.assign_coords(
+        chip=((), windows.values("id", position), known(windows, position) | {"margin": margin})
+    )

@@ -1,7 +1,8 @@
-"""Running a pipe: threads, positions and holes, ranks and processes, state."""
+"""Running a pipe: threads, positions and holes, ranks and processes, state; and where its time goes."""
 
 from geopipes.loaders.loader import Loader, Options
-from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take
+from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take, weight
+from geopipes.loaders.reports import Report, profiling
 from geopipes.loaders.runs import Run, ordered, planned, run
 from geopipes.loaders.shares import Share
 
@@ -13,10 +14,13 @@ __all__ = [
     "Loader",
     "Op",
     "Options",
+    "Report",
     "Run",
     "Share",
     "Take",
     "ordered",
     "planned",
+    "profiling",
     "run",
+    "weight",
 ]

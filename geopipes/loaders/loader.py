@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -11,13 +12,20 @@ from weakref import ReferenceType, WeakSet, ref
 
 from geopipes.errors import StepError
 from geopipes.loaders import states
-from geopipes.loaders.ops import Batch, Op
+from geopipes.loaders.ops import Batch, Op, weight
+from geopipes.loaders.processes import Processes
+from geopipes.loaders.reports import Report, profiling
 from geopipes.loaders.runs import Run, ordered, planned
 from geopipes.loaders.shares import Share
+from geopipes.progress import Bar
 from geopipes.threads import Ahead
 
 if TYPE_CHECKING:
     import torch
+
+
+RUNNING = ("_passes", "_latest", "_report", "_processes")
+"""What of a loader does not travel."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class Loader:
         self._source, self._ops, self._options, self._text = source, tuple(ops), options, text
         if options.processes and not any(isinstance(op, Batch) for op in ops):
             raise StepError(f"loader(processes={options.processes}) hands over batches: write .batch(n).loader(...)")
+        self._report: Report | None = None
+        self._processes: Processes | None = None
         self._at = (states.order_of(source).epoch, 0)
         self._begun = False
         self._passes: WeakSet[Pass] = WeakSet()
@@ -109,8 +119,23 @@ class Loader:
         return latest
 
     def _run(self, share: Share, epoch: int, start: int) -> Run:
-        source = ordered(self._source, epoch, pad=self._padded_to(share))
-        return Run(source, self._ops, share=share, start=start)
+        pad = self._padded_to(share)
+        feed = self._workers(share, pad).feed(epoch) if self._options.processes else None
+        source = ordered(self._source, epoch, pad=pad)
+        return Run(source, self._ops, share=share, start=start, feed=feed, report=self._report)
+
+    def _workers(self, share: Share, pad: int) -> Processes:
+        """Give the processes that load, begun at the first loop and kept for those that follow."""
+        if self._processes is None:
+            options = self._options
+            self._processes = Processes(
+                self._source, self._ops, share=share, processes=options.processes, ahead=options.prefetch, pad=pad
+            )
+        return self._processes
+
+    def profile(self) -> AbstractContextManager[Report]:
+        """Show where the time goes, of the loops inside the with block: see `geopipes.loaders.reports.profiling`."""
+        return profiling(self)
 
     def __len__(self) -> int:
         """Give the steps of an epoch; those whose elements were refused are counted."""
@@ -180,6 +205,9 @@ class Loader:
         """End all loops over this loader, and what loads for them; a new loop begins it anew."""
         for running in [*self._passes]:
             running.close()
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
     def __enter__(self) -> Self:
         """Close the loader at the end of a with block."""
@@ -190,10 +218,10 @@ class Loader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what is running."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_passes", "_latest")}
+        return {name: value for name, value in self.__dict__.items() if name not in RUNNING}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _passes=WeakSet(), _latest=None)
+        self.__dict__.update(state, _passes=WeakSet(), **dict.fromkeys(RUNNING[1:]))
 
     def __str__(self) -> str:
         share = self._options.share()
@@ -228,7 +256,11 @@ class Pass(Iterator[Any]):
 
             batches = Moving(run, torch.device(options.device))
         placed = _Placed(run, batches)
-        self._batches = Ahead(placed, options.prefetch) if options.prefetch else placed
+        ahead = Ahead(placed, options.prefetch) if options.prefetch else None
+        self._batches: Any = placed if ahead is None else ahead
+        if loader._report is not None:
+            self._batches = loader._report.watched(self._batches, ready=(lambda: 0) if ahead is None else ahead.ready)
+        self._bar = _Counting(loader, run.position, epoch) if options.progress else None
 
     def __next__(self) -> Any:
         """Give the next batch, and let the loader know."""
@@ -236,9 +268,13 @@ class Pass(Iterator[Any]):
             position, batch = next(self._batches)
         except StopIteration:
             self._tell((self._epoch + 1, 0), begun=False)
+            self._end()
             raise
         self._tell((self._epoch, position), begun=True)
-        return batch.get() if self._loader._options.device is not None else batch
+        batch = batch.get() if self._loader._options.device is not None else batch
+        if self._bar is not None:
+            self._bar.count(position, batch)
+        return batch
 
     def _tell(self, at: tuple[int, int], *, begun: bool) -> None:
         """Say how far this loop is, unless a later one has begun or the loader was put elsewhere."""
@@ -253,6 +289,28 @@ class Pass(Iterator[Any]):
     def close(self) -> None:
         """End the loop."""
         self._batches.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Counting:
+    """The bar of an epoch: chips of this rank, and those that were skipped."""
+
+    def __init__(self, loader: Loader, start: int, epoch: int) -> None:
+        ranks = loader._options.share().ranks
+        self._start, self._ranks, self._come = start, ranks, 0
+        self._bar = Bar(loader._length // ranks, f"epoch {epoch}", done=start // ranks, unit="chips")
+        self.close = self._bar.close
+
+    def count(self, position: int, batch: Any) -> None:
+        """Count a batch, behind which is a position."""
+        chips, size = weight(batch)
+        self._come += chips
+        self._bar.add(chips, size=size, skipped=max((position - self._start) // self._ranks - self._come, 0))
 
 
 class _Placed(Iterator[tuple[int, Any]]):

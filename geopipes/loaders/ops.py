@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any, Protocol
 
 from geopipes.errors import EmptyBatch, StepError
+from geopipes.meters import metering
 from geopipes.steps import Step, call
 
 
@@ -68,7 +69,11 @@ class Each:
         except Exception as error:
             error.add_note(f"at element {position}{_named(element)}")
             raise
-        return (element if result else HOLE) if self.keeps else result
+        if not self.keeps:
+            return result
+        if not result and (meter := metering.get()) is not None:
+            meter.refused(self.step)
+        return element if result else HOLE
 
     def _key(self, position: int, element: Any) -> tuple[int, ...]:
         """Give the key of an element's random numbers: its chip's, or else its place's."""
@@ -156,6 +161,17 @@ def collated(members: Sequence[Any]) -> Any:
 
             return collate(members)
     return list(members)
+
+
+def weight(element: Any) -> tuple[int, int]:
+    """Give the chips in an element, 1 unless it is a batch, and the bytes of its arrays."""
+    if isinstance(element, list):
+        weights = [weight(member) for member in element]
+        return sum(chips for chips, _ in weights), sum(size for _, size in weights)
+    if not isinstance(element, dict):
+        return 1, getattr(element, "nbytes", 0)
+    ids = getattr(element.get("chip"), "shape", ())
+    return ids[0] if ids else 1, sum(getattr(part, "nbytes", 0) for part in element.values())
 
 
 def _named(element: Any) -> str:

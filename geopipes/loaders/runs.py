@@ -20,6 +20,8 @@ from geopipes.loaders.shares import Share, torch_worker
 from geopipes.threads import in_order
 
 if TYPE_CHECKING:
+    from geopipes.loaders.profiles import Profile
+    from geopipes.loaders.reports import Report
     from geopipes.tensors.rows import Rows
 
 Feed = Callable[[int], Iterator[Element]]
@@ -50,6 +52,7 @@ class Run(Iterator[Any]):
     share : of which the positions are loaded
     start : the position to begin at, that of a batch's first element
     feed : gives the batches that worker processes make, up to the first `Batch`; None where this process makes them
+    report : is told where the time goes; None for none
 
     Attributes
     ----------
@@ -57,10 +60,18 @@ class Run(Iterator[Any]):
     """
 
     def __init__(
-        self, source: Any, ops: Sequence[Op], *, share: Share | None = None, start: int = 0, feed: Feed | None = None
+        self,
+        source: Any,
+        ops: Sequence[Op],
+        *,
+        share: Share | None = None,
+        start: int = 0,
+        feed: Feed | None = None,
+        report: Report | None = None,
     ) -> None:
         self._source, self._share, self.position, self._feed = source, share or Share(), start, feed
         self._ops = keyed(ops, source)
+        self._profile = None if report is None else report.profile(source, self._ops)
         self._block = states.block(ops)
         self._base: Iterator[Element] | None = None
         self._stream: Iterator[Element] | None = None
@@ -94,8 +105,7 @@ class Run(Iterator[Any]):
         ops, share = self._ops, self._share
         if self._feed is not None:
             first = next(i for i, op in enumerate(ops) if isinstance(op, Batch))
-            self._base = self._feed(self.position)
-            return streamed(self._base, ops[first + 1 :], share.ranks)
+            return self._streamed(self._feed(self.position), first + 1)
         worker, workers = torch_worker()
         if workers > 1 and any(isinstance(op, Take) for op in ops):
             if worker > 0:  # "the first n" is known to one who sees all of them
@@ -105,8 +115,15 @@ class Run(Iterator[Any]):
         each = [op for op in ops[:leading] if isinstance(op, Each)]
         rows = next((op.n for op in ops[leading : leading + 1] if isinstance(op, Batch)), share.ranks)
         mine = partial(_mine, self._block, worker, workers)
-        self._base = _elements(self._source, each, rows, share, self.position, mine)
-        return streamed(self._base, ops[leading:], share.ranks)
+        elements = _elements(self._source, each, rows, share, self.position, mine, self._profile)
+        return self._streamed(elements, leading)
+
+    def _streamed(self, base: Iterator[Element], done: int) -> Iterator[Element]:
+        """Give the stream of what comes out, of elements that the first operations are done with."""
+        self._base, ranks = base, self._share.ranks
+        if self._profile is None:
+            return streamed(base, self._ops[done:], ranks)
+        return self._profile.streamed(base, done, ranks, here=self._feed is None)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where another run of the same pipe would go on: ``version``, ``fingerprint``, ``epoch``, ``position``."""
@@ -150,7 +167,13 @@ def _mine(block: int, worker: int, workers: int, position: int) -> bool:
 
 
 def _elements(
-    source: Any, each: Sequence[Each], rows: int, share: Share, start: int, mine: Callable[[int], bool]
+    source: Any,
+    each: Sequence[Each],
+    rows: int,
+    share: Share,
+    start: int,
+    mine: Callable[[int], bool],
+    profile: Profile | None,
 ) -> Iterator[Element]:
     """Give the elements of a share from a position on, taken through the first steps.
 
@@ -164,7 +187,10 @@ def _elements(
     positions = [position for position in share.positions(start, len(source)) if mine(position)]
     sampler = straight(source, each, partial(_fresh_rows, rows // share.ranks, len(source), share.ranks))
     with source.loading(positions, sampler) as load:
-        yield from in_order(partial(read, load, each[1:] if sampler else each), positions, source.threads)
+        work: Callable[[int], Any] = partial(read, load, each[1:] if sampler else each)
+        if profile is not None:
+            work = profile.reading(work, straight=sampler is not None)
+        yield from in_order(work, positions, source.threads)
 
 
 def streamed(elements: Iterator[Element], ops: Sequence[Op], ranks: int) -> Iterator[Element]:
@@ -174,9 +200,9 @@ def streamed(elements: Iterator[Element], ops: Sequence[Op], ranks: int) -> Iter
     return elements
 
 
-def run(source: Iterable[Any], ops: Sequence[Op]) -> Run:
-    """Run a pipe once."""
-    return Run(source, ops)
+def run(source: Iterable[Any], ops: Sequence[Op], report: Report | None = None) -> Iterator[Any]:
+    """Run a pipe once, and report where the time goes where one asks."""
+    return Run(source, ops) if report is None else report.watched(Run(source, ops, report=report))
 
 
 def ordered(source: Any, epoch: int, *, pad: int = 1) -> Any:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import StepError
+from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
-from geopipes.pipe.pipes import Inputs, Pipe
+from geopipes.pipe.pipes import Pipe
 
 if TYPE_CHECKING:
     import geopandas
@@ -67,7 +68,7 @@ class Plan(Pipe[T]):
     def split(self, fractions: Sequence[float], *, block: float, buffer: float = 0.0, seed: int) -> tuple[Plan[T], ...]:
         """Split by random blocks of ground: see `geopipes.orders.split`."""
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("split", tuple(fractions), **options)
+        text = steps.call("split", tuple(fractions), **steps.given(orders.split, options))
         parts = Lazy(lambda: orders.split(self._value.get(), fractions, **options))
 
         def part(k: int) -> Plan[T]:
@@ -194,9 +195,12 @@ class Plan(Pipe[T]):
 
         return self._whole(text, measured)
 
-    def plot(self, *plans: Plan[Any], by: str = "split", scenes: bool = True, ax: Axes | None = None) -> Axes:
+    def plot(
+        self, *plans: Plan[Any], by: str = "split", scenes: bool = True, crs: Any = "EPSG:4326", ax: Axes | None = None
+    ) -> Axes:
         """Draw the footprints of scenes and chips, of this plan and others: see `geopipes.chips.plot`."""
-        return chips.plot(self._value.get(), *(plan._value.get() for plan in plans), by=by, scenes=scenes, ax=ax)
+        every = (self._value.get(), *(plan._value.get() for plan in plans))
+        return chips.plot(*every, by=by, scenes=scenes, crs=crs, ax=ax)
 
     def explore(self, *plans: Plan[Any], by: str = "split") -> Any:
         """Show the chips on a map one can move: see `geopipes.chips.explore`."""
@@ -207,7 +211,7 @@ class Plan(Pipe[T]):
     def kfold(self, k: int, *, block: float, buffer: float = 0.0, seed: int) -> tuple[tuple[Plan[T], Plan[T]], ...]:
         """Make k pairs of a training and a test plan: see `geopipes.orders.kfold`."""
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("kfold", k, **options)
+        text = steps.call("kfold", k, **steps.given(orders.kfold, options))
         folds = Lazy(lambda: orders.kfold(self._value.get(), k, **options))
 
         def part(fold: int, which: int) -> Plan[T]:

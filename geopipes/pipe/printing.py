@@ -26,11 +26,16 @@ def drawn(chain: Chain[Any]) -> str:
         calls.append((link._text, known(link)))
         link = link._parent
     calls.reverse()
-    lines = [("" if i == 0 else "    .") + text for i, (text, _) in enumerate(calls)]
+    lines = [calls[0][0], *(f"    {dotted(text)}" for text, _ in calls[1:])]
     width = max((len(line) for line in lines if len(line) <= ALIGNED), default=0)
     return "\n".join(
         f"{line:<{width}}  # {note}" if note else line for line, (_, note) in zip(lines, calls, strict=True)
     )
+
+
+def dotted(text: str) -> str:
+    """Write what follows on a chain: a call behind a dot, an index as it is."""
+    return text if text.startswith("[") else f".{text}"
 
 
 def known(chain: Chain[Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from geopipes.chips import Windows
+from geopipes.chips.loading import known
 from geopipes.datacubes.cube import Cube, Window
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import JoinedCube
@@ -47,19 +48,21 @@ def sampler(windows: Windows, step: Step, rows: Rows) -> Callable[[Windows, int]
     makers: list[Maker] = []
     for cube in windows.cubes:
         parts = Parts.of(cube)
-        if parts is None or not wanted.known_to(parts, windows.dates):
+        if parts is None or not wanted.known_to(parts, windows):
             return None
         try:
             makers.append(Maker(parts, wanted, rows))
         except TensorError:
             return None
-    return lambda windows, position: makers[int(windows.cube[position])].sample(windows, position)
+    return lambda windows, position: makers[windows.values("cube", position)].sample(windows, position)
 
 
-def usable(*, fill: float | None, dtype: Any, time_axis: bool, **tensors: str | Sequence[str]) -> bool:
+def usable(
+    *, fill: float | None, dtype: Any, time_axis: bool, columns: str | Sequence[str], **tensors: str | Sequence[str]
+) -> bool:
     """Say whether ``tensor`` takes these options, whatever the chip."""
     try:
-        check_names(tensors, dtype)
+        check_names(tensors, dtype, columns)
     except TensorError:
         return False
     return True
@@ -68,8 +71,11 @@ def usable(*, fill: float | None, dtype: Any, time_axis: bool, **tensors: str | 
 class Wanted:
     """The options of ``tensor``, all tensors as lists of variables."""
 
-    def __init__(self, *, fill: float | None, dtype: Any, time_axis: bool, **tensors: str | Sequence[str]) -> None:
+    def __init__(
+        self, *, fill: float | None, dtype: Any, time_axis: bool, columns: str | Sequence[str], **tensors: Any
+    ) -> None:
         self.fill, self.time_axis = fill, time_axis
+        self.columns = [columns] if isinstance(columns, str) else list(columns)
         self.tensors = {name: [given] if isinstance(given, str) else list(given) for name, given in tensors.items()}
         self.plain = {name for name, given in tensors.items() if isinstance(given, str)}
         self._dtype = dtype
@@ -78,13 +84,13 @@ class Wanted:
         """Give the dtype of a tensor, where one is asked for."""
         return self._dtype.get(name) if isinstance(self._dtype, Mapping) else self._dtype
 
-    def known_to(self, parts: Parts, dates: int | None) -> bool:
+    def known_to(self, parts: Parts, windows: Windows) -> bool:
         """Say whether all is there that is asked for, and can be had."""
         names = [name for variables in self.tensors.values() for name in variables]
-        if not all(name in parts.owner for name in names):
+        if not all(name in parts.owner for name in names) or not all(name in windows.columns for name in self.columns):
             return False
         timed = any(parts.timed(name) for name in names)
-        return self.time_axis or not timed or (dates or len(parts.stacks[0].stack.times or (0,))) == 1
+        return self.time_axis or not timed or (windows.dates or len(parts.stacks[0].stack.times or (0,))) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +190,9 @@ class Maker:
             sample |= made.get(name) or self._stacked(name, blocks)
         if self._times is not None:
             sample["time"] = torch.from_numpy(self._times[window.time or slice(None)].copy())
+        if self._wanted.columns:
+            row = known(windows, position)
+            sample |= {name: row[name] for name in self._wanted.columns}
         return sample | self._place(windows, position, window)
 
     def _rows_of(self, position: int, name: str, i: int, window: Window) -> tuple[dict[str, torch.Tensor], Block]:
@@ -232,4 +241,4 @@ class Maker:
         dx, _, x0, _, dy, y0, *_ = self._parts.stacks[0].geobox.affine
         transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
         shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
-        return place(int(windows.ids[position]), self._wkt, transform, shape, windows.margin)
+        return place(windows.values("id", position), self._wkt, transform, shape, windows.margin)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from geopipes.meters import WAITING, metering, timed
 from geopipes.read.tiles.uses import Ranked, Ranking, Uses
 from geopipes.threads import collecting
 
@@ -163,10 +164,13 @@ class Tiles:
         pinned: list[_Tile] = []
         try:
             missing = self._pin(wanted, uses, pinned)
+            if (meter := metering.get()) is not None:
+                meter.tiles(len(wanted), len({id(tile) for tile, _, _ in missing}))
             while missing:
                 others = [job for job in missing if not self._decode(job)]
                 if others:
-                    self._wait(others[0])
+                    with timed(WAITING):
+                        self._wait(others[0])
                 missing = others
             yield [tile.pixels for tile in pinned]
         finally:
@@ -225,6 +229,8 @@ class Tiles:
                     self._decoded += 1
                 if tile.waiting:
                     self._settled.notify_all()
+        if (meter := metering.get()) is not None:
+            meter.decoded(hash((tile.key, part)))
         return True
 
     def _wait(self, job: _Job) -> None:
