@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.measures import JOBS, METHODS, PEERS, SERIES_PEERS
+from benchmarks.measures import DTYPES, JOBS, METHODS, PEERS, SERIES_PEERS
 
 Results = Mapping[str, Sequence[dict[str, Any]]]
 """What every repeat of a measurement gave, by its key."""
@@ -49,7 +49,8 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     """Give the table's lines for what was measured."""
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
-        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _memory, _scaling, _choosing
+        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
+        _choosing,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -196,6 +197,18 @@ def _ranks(found: _Found) -> Iterator[Bar]:
                 note = f"of a plain permutation {found.value(plain, ranks) or 0:.2f}; of one rank alone none"
                 got = found.value(key, ranks)
                 yield Bar("ranks", f"{name}: share of tiles that more than one of {ranks} ranks reads", got, "", note)
+
+
+def _hand_over(found: _Found) -> Iterator[Bar]:
+    for dtype in DTYPES:
+        key = f"hand-over {dtype}"
+        if found.has(key):
+            ours = found.value(key, "geopipes")
+            for context in ("spawn", "fork"):
+                theirs = found.value(key, context)
+                note = _ms(("geopipes", ours), ("DataLoader", theirs)) or found.why(key)
+                what = f"{dtype}: times faster than DataLoader's worker, {context}"
+                yield Bar("hand-over", what, _ratio(theirs, ours), ">= 3", note)
 
 
 def _memory(found: _Found) -> Iterator[Bar]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 ROWS = (
-    "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "memory", "scaling", "choosing",
+    "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
+    "scaling", "choosing",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
+DTYPES = ("uint16", "float32")
 
 PEERS = {
     "rasterio_threads": "rasterio threads",
@@ -91,6 +93,10 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
         for name in JOBS:
             for order in ("shuffled", "random"):
                 yield Measure(f"ranks {name} {order}", "ranks:shared", {"name": name, "order": order}, once=True)
+    if "hand-over" in rows:
+        for dtype in DTYPES:
+            times = {"batches": 8, "rounds": 1} if quick else {"batches": 40, "rounds": 5}
+            yield Measure(f"hand-over {dtype}", "handover:handed_over", {"dtype": dtype, **times})
     if "memory" in rows:
         parameters = {"name": "same-grid", "threads": threads, "marks": list(marks)}
         yield Measure("memory", "memory:memory", parameters, once=True)

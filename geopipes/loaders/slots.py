@@ -93,7 +93,7 @@ class Layout:
 def _plain(value: Any) -> bool:
     """Say whether a value is a tensor that is its memory and no more."""
     return (
-        type(value) is torch.Tensor and value.layout == torch.strided and value.device.type == "cpu"
+        type(value) is torch.Tensor and value.layout == torch.strided and value.is_cpu
         and value.numel() > 0 and not (value.requires_grad or value.is_conj() or value.is_neg() or value.is_quantized)
     )  # fmt: skip
 
@@ -125,7 +125,10 @@ def put(element: Any, rows: Tensors, memory: range) -> bytes:
         if value.data_ptr() != rows[name].data_ptr() or not value.is_contiguous():
             moves.append((rows[name], value.clone() if value.data_ptr() in memory else value))
     for row, value in moves:
-        row.copy_(value)
+        if value.dim() and value.is_contiguous():  # as bytes, of which torch copies uint16 at half this speed
+            np.copyto(row.view(torch.uint8).numpy(), value.view(torch.uint8).numpy())
+        else:
+            row.copy_(value)
     return pickled
 
 
