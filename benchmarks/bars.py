@@ -194,7 +194,10 @@ def _ranks(found: _Found) -> Iterator[Bar]:
         for ranks in ("2", "4"):
             key, plain = (f"ranks {name} {order}" for order in ("shuffled", "random"))
             if found.has(key):
-                note = f"of a plain permutation {found.value(plain, ranks) or 0:.2f}; of one rank alone none"
+                note = (
+                    f"of {ranks} workers of a DataLoader {found.value(key, f'{ranks} workers') or 0:.2f}, of a plain "
+                    f"permutation {found.value(plain, ranks) or 0:.2f}; of one rank alone none"
+                )
                 got = found.value(key, ranks)
                 yield Bar("ranks", f"{name}: share of tiles that more than one of {ranks} ranks reads", got, "", note)
 

@@ -42,7 +42,7 @@ def geopipes(world: World, *, windows: int, dates: int) -> dict[str, Any]:
     chip, choose, split, shuffle, first : seconds of each
     peak : bytes of memory above those before the plan, at most
     """
-    from geopipes import chips, orders
+    from geopipes import chips, loaders, orders
 
     cubes = _cubes(windows, dates)
     steps: list[tuple[str, Callable[[Any], Any]]] = [
@@ -50,7 +50,7 @@ def geopipes(world: World, *, windows: int, dates: int) -> dict[str, Any]:
         ("choose", lambda plan: chips.sample(plan, int(KEPT * len(plan)), seed=0)),
         ("split", lambda plan: orders.split(plan, SHARES, block=BLOCK, buffer=BUFFER, seed=0)),
         ("shuffle", lambda parts: orders.shuffle(parts[0], 0)),
-        ("first", lambda plan: chips.load(plan, 0)),
+        ("first", lambda plan: next(loaders.run(chips.Reading(plan, 2, 1 << 28), ()))),
     ]
     peak, before, value, found = _Peak(), resident(), None, {}
     for name, step in steps:

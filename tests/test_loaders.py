@@ -149,6 +149,23 @@ def test_the_end_of_an_epoch_is_the_beginning_of_the_next() -> None:
     assert [content(batch) for batch in other] == [content(batch) for batch in loader] == WHOLE[24, False][3:6]
 
 
+def test_what_is_left_over_and_dropped_is_no_epoch_of_its_own(land: Synthetic) -> None:
+    samples = plan(land).take(27).shuffle(seed=0).read().tensor(image=["red"], fill=0)
+    batches = samples.batch(12, drop_last=True)
+    loader, run = batches.loader(), iter(batches)
+    steps = iter(loader)
+    for _ in range(2):
+        next(steps)
+        next(run)
+    for state in (loader.state_dict(), run.state_dict()):  # type: ignore[attr-defined]
+        assert (state["epoch"], state["position"]) == (1, 0)
+    other = batches.loader()
+    other.load_state_dict(loader.state_dict())
+    wanted = [batch["chip"].tolist() for batch in batches.epoch(1)]
+    assert [batch["chip"].tolist() for batch in other] == wanted
+    assert len(wanted) == len(other) == 2
+
+
 def test_each_loop_is_an_epoch_also_after_one_that_was_left() -> None:
     chain = CHAINS[24, False]
     loader = chain.loader()
@@ -440,6 +457,12 @@ def test_a_loader_is_profiled_and_draws_a_bar(land: Synthetic, capsys: pytest.Ca
     assert "72/72" in last
     assert "2 skipped" in last
     assert "chips/s" in last
+    smaller_at_the_end = plan(land).take(27).read().tensor(image=["red"], fill=0).batch(12).loader(progress=True)
+    assert sum(len(batch["chip"]) for batch in smaller_at_the_end) == 27
+    assert "27/27" in (last := capsys.readouterr().err.strip().splitlines()[-1])
+    assert "skipped" not in last
+    next(iter(smaller_at_the_end))
+    assert "12/27" in capsys.readouterr().err  # of a loop that was left
 
 
 # Worker processes: whatever loads, the same batches come.

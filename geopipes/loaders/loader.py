@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +12,12 @@ from weakref import ReferenceType, WeakSet, ref
 
 from geopipes.errors import StepError
 from geopipes.loaders import states
-from geopipes.loaders.ops import Batch, Op, weight
+from geopipes.loaders.ops import Batch, Op, planned
+from geopipes.loaders.passes import Pass
 from geopipes.loaders.processes import Processes
 from geopipes.loaders.reports import Report, profiling
-from geopipes.loaders.runs import Run, ordered, planned
+from geopipes.loaders.runs import Run, ordered
 from geopipes.loaders.shares import Share
-from geopipes.progress import Bar
-from geopipes.threads import Ahead
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +125,9 @@ class Loader:
 
     def _workers(self, share: Share, pad: int) -> Processes:
         """Give the processes that load, begun at the first loop and kept for those that follow."""
+        if self._processes is not None and self._processes.share != share:  # torch.distributed has begun since
+            self._processes.close()
+            self._processes = None
         if self._processes is None:
             options = self._options
             self._processes = Processes(
@@ -144,7 +146,8 @@ class Loader:
     @property
     def _length(self) -> int:
         """The positions of an epoch."""
-        return len(self._source) + -len(self._source) % self._padded_to(self._options.share())
+        length = len(self._source)
+        return states.usable(length + -length % self._padded_to(self._options.share()), self._ops)
 
     def _padded_to(self, share: Share) -> int:
         return states.together(self._ops, share.ranks) if self._options.pad else 1
@@ -160,7 +163,7 @@ class Loader:
                 f"multiple of {share.ranks}"
             )
         over = self._length % states.together(self._ops, share.ranks)
-        if over % share.ranks and not getattr(first, "drop_last", False):
+        if over % share.ranks:
             leave = f"write .batch({first.n}, drop_last=True), which leaves them out, or " if first else "write "
             raise StepError(
                 f"loader: {self._length} elements leave {over} over, which {share.ranks} ranks cannot share evenly; "
@@ -228,100 +231,8 @@ class Loader:
         notes = [f"{len(self):,} steps an epoch"] if hasattr(self._source, "__len__") else []
         if share.ranks > 1:
             notes.append(f"rank {share.rank} of {share.ranks}")
-        if notes and (padded := self._length - len(self._source)):
+        if notes and (padded := self._length - len(self._source)) > 0:
             notes.append(f"{padded} chips twice to fill the last one")
         return f"{self._text}  # {', '.join(notes)}"
 
     __repr__ = __str__
-
-
-class Pass(Iterator[Any]):
-    """One loop over a loader.
-
-    Parameters
-    ----------
-    loader : told of each batch that is delivered
-    run : of the pipe
-    epoch : that this is
-    """
-
-    def __init__(self, loader: Loader, run: Run, epoch: int) -> None:
-        self._loader, self._epoch = loader, epoch
-        options = loader._options
-        batches: Iterator[Any] = run
-        if options.device is not None:
-            import torch
-
-            from geopipes.loaders.devices import Moving
-
-            batches = Moving(run, torch.device(options.device))
-        placed = _Placed(run, batches)
-        ahead = Ahead(placed, options.prefetch) if options.prefetch else None
-        self._batches: Any = placed if ahead is None else ahead
-        if loader._report is not None:
-            self._batches = loader._report.watched(self._batches, ready=(lambda: 0) if ahead is None else ahead.ready)
-        self._bar = _Counting(loader, run.position, epoch) if options.progress else None
-
-    def __next__(self) -> Any:
-        """Give the next batch, and let the loader know."""
-        try:
-            position, batch = next(self._batches)
-        except StopIteration:
-            self._tell((self._epoch + 1, 0), begun=False)
-            self._end()
-            raise
-        self._tell((self._epoch, position), begun=True)
-        batch = batch.get() if self._loader._options.device is not None else batch
-        if self._bar is not None:
-            self._bar.count(position, batch)
-        return batch
-
-    def _tell(self, at: tuple[int, int], *, begun: bool) -> None:
-        """Say how far this loop is, unless a later one has begun or the loader was put elsewhere."""
-        loader = self._loader
-        if loader._latest is not None and loader._latest() is self:
-            loader._at, loader._begun = at, begun
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give the loader's state."""
-        return self._loader.state_dict()
-
-    def close(self) -> None:
-        """End the loop."""
-        self._batches.close()
-        self._end()
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-class _Counting:
-    """The bar of an epoch: chips of this rank, and those that were skipped."""
-
-    def __init__(self, loader: Loader, start: int, epoch: int) -> None:
-        ranks = loader._options.share().ranks
-        self._start, self._ranks, self._come = start, ranks, 0
-        self._bar = Bar(loader._length // ranks, f"epoch {epoch}", done=start // ranks, unit="chips")
-        self.close = self._bar.close
-
-    def count(self, position: int, batch: Any) -> None:
-        """Count a batch, behind which is a position."""
-        chips, size = weight(batch)
-        self._come += chips
-        self._bar.add(chips, size=size, skipped=max((position - self._start) // self._ranks - self._come, 0))
-
-
-class _Placed(Iterator[tuple[int, Any]]):
-    """The batches of a run with the position behind each."""
-
-    def __init__(self, run: Run, batches: Iterator[Any]) -> None:
-        self._run, self._batches = run, batches
-
-    def __next__(self) -> tuple[int, Any]:
-        batch = next(self._batches)
-        return self._run.position, batch
-
-    def close(self) -> None:
-        self._batches.close()  # type: ignore[attr-defined]  # a run, or what copies its batches

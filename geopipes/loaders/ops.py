@@ -151,6 +151,13 @@ class Batch:
         return length // self.n if self.drop_last else ceil(length / self.n)
 
 
+def planned(length: int, ops: Sequence[Op]) -> int:
+    """Give the elements that come out of a pipe, of those that go in; holes are counted."""
+    for op in ops:
+        length = op.length(length)
+    return length
+
+
 def collated(members: Sequence[Any]) -> Any:
     """Make a batch: samples with tensors are collated, anything else is a list."""
     if "torch" in sys.modules and isinstance(members[0], dict):

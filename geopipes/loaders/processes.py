@@ -63,7 +63,7 @@ class Processes:
                 f"loader(processes={processes}) hands over batches of what the steps make of each element, and after "
                 f"them stands {batch or 'nothing'}; write .batch(n) there, and take(n) before read()"
             )
-        self._batch, self._ranks, self._ahead = batch, share.ranks, ahead
+        self.share, self._batch, self._ranks, self._ahead = share, batch, share.ranks, ahead
         self._rows = batch.n // share.ranks
         self._plan = _pickled(
             Plan(_part(source, processes), [op for op in ops[:leading] if isinstance(op, Each)], self._rows, pad)

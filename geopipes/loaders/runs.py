@@ -114,7 +114,7 @@ class Run(Iterator[Any]):
         leading = next((i for i, op in enumerate(ops) if not isinstance(op, Each)), len(ops))
         each = [op for op in ops[:leading] if isinstance(op, Each)]
         rows = next((op.n for op in ops[leading : leading + 1] if isinstance(op, Batch)), share.ranks)
-        mine = partial(_mine, self._block, worker, workers)
+        mine = partial(_mine, self._block, worker, workers) if workers > 1 else None
         elements = _elements(self._source, each, rows, share, self.position, mine, self._profile)
         return self._streamed(elements, leading)
 
@@ -127,7 +127,7 @@ class Run(Iterator[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Say where another run of the same pipe would go on: ``version``, ``fingerprint``, ``epoch``, ``position``."""
-        length = len(self._source) if hasattr(self._source, "__len__") else None
+        length = states.usable(len(self._source), self._ops) if hasattr(self._source, "__len__") else None
         return states.state(self.fingerprint, states.order_of(self._source).epoch, self.position, length)
 
     @cached_property
@@ -172,7 +172,7 @@ def _elements(
     rows: int,
     share: Share,
     start: int,
-    mine: Callable[[int], bool],
+    mine: Callable[[int], bool] | None,
     profile: Profile | None,
 ) -> Iterator[Element]:
     """Give the elements of a share from a position on, taken through the first steps.
@@ -181,10 +181,12 @@ def _elements(
     """
     if not hasattr(source, "loading"):
         for position, element in enumerate(source):
-            if position >= start and share.owns(position) and mine(position):
+            if position >= start and share.owns(position) and (mine is None or mine(position)):
                 yield position, through(each, position, element)
         return
-    positions = [position for position in share.positions(start, len(source)) if mine(position)]
+    positions: Sequence[int] = share.positions(start, len(source))  # a range: there may be millions
+    if mine is not None:
+        positions = [*filter(mine, positions)]
     sampler = straight(source, each, partial(_fresh_rows, rows // share.ranks, len(source), share.ranks))
     with source.loading(positions, sampler) as load:
         work: Callable[[int], Any] = partial(read, load, each[1:] if sampler else each)
@@ -227,13 +229,6 @@ def keyed(ops: Sequence[Op], source: Any) -> tuple[Op, ...]:
             op, number = replace(op, key=order.key(number)), number + 1
         done.append(op)
     return tuple(done)
-
-
-def planned(length: int, ops: Sequence[Op]) -> int:
-    """Give the elements that come out of a pipe, of those that go in; holes are counted."""
-    for op in ops:
-        length = op.length(length)
-    return length
 
 
 def straight(source: Any, each: Sequence[Each], rows: Callable[[], Rows]) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from geopipes import fingerprints
 from geopipes.chips.windows import Order, Windows
 from geopipes.errors import SourceError, StateError
-from geopipes.loaders.ops import Batch, Each, Op, Take
+from geopipes.loaders.ops import Batch, Each, Op, Take, planned
 from geopipes.steps import call
 
 VERSION = 1
@@ -37,7 +37,7 @@ def state(fingerprint: Document, epoch: int, position: int, length: int | None) 
     ----------
     fingerprint : of its pipe
     epoch, position : of the one order, over all ranks, where it goes on
-    length : positions in an epoch; None where nobody knows
+    length : positions of an epoch; None where nobody knows
 
     Returns
     -------
@@ -84,6 +84,11 @@ def checked(state: Mapping[str, Any], fingerprint: Document, ops: Sequence[Op], 
 def block(ops: Sequence[Op]) -> int:
     """Give the elements that one of those that come out at the end is made of."""
     return prod(op.n for op in ops if isinstance(op, Batch))
+
+
+def usable(length: int, ops: Sequence[Op]) -> int:
+    """Give the positions of an epoch of so many elements, without those that ``drop_last=True`` leaves out."""
+    return min(length, planned(length, ops) * block(ops))
 
 
 def together(ops: Sequence[Op], ranks: int) -> int:
