@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.measures import JOBS, METHODS, PEERS, SERIES_PEERS
+from benchmarks.measures import DTYPES, JOBS, METHODS, PEERS, SERIES_PEERS
 
 Results = Mapping[str, Sequence[dict[str, Any]]]
 """What every repeat of a measurement gave, by its key."""
@@ -49,7 +49,8 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     """Give the table's lines for what was measured."""
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
-        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _memory, _scaling, _overhead
+        _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
+        _choosing, _overhead,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -188,6 +189,31 @@ def _mixing(found: _Found) -> Iterator[Bar]:
         yield Bar("mixing", "correlation of neighbouring batches", ours, "", note)
 
 
+def _ranks(found: _Found) -> Iterator[Bar]:
+    for name in JOBS:
+        for ranks in ("2", "4"):
+            key, plain = (f"ranks {name} {order}" for order in ("shuffled", "random"))
+            if found.has(key):
+                note = (
+                    f"of {ranks} workers of a DataLoader {found.value(key, f'{ranks} workers') or 0:.2f}, of a plain "
+                    f"permutation {found.value(plain, ranks) or 0:.2f}; of one rank alone none"
+                )
+                got = found.value(key, ranks)
+                yield Bar("ranks", f"{name}: share of tiles that more than one of {ranks} ranks reads", got, "", note)
+
+
+def _hand_over(found: _Found) -> Iterator[Bar]:
+    for dtype in DTYPES:
+        key = f"hand-over {dtype}"
+        if found.has(key):
+            ours = found.value(key, "geopipes")
+            for context in ("spawn", "fork"):
+                theirs = found.value(key, context)
+                note = _ms(("geopipes", ours), ("DataLoader", theirs)) or found.why(key)
+                what = f"{dtype}: times faster than DataLoader's worker, {context}"
+                yield Bar("hand-over", what, _ratio(theirs, ours), ">= 3", note)
+
+
 def _memory(found: _Found) -> Iterator[Bar]:
     good = [one for one in found.results.get("memory", ()) if "failed" not in one]
     if good:
@@ -223,3 +249,27 @@ def _overhead(found: _Found) -> Iterator[Bar]:
         for name, (chain, asked) in chains.items():
             got = found.value("overhead", name)
             yield Bar("overhead", f"{chain}: CPU ms a chip of 8 bands beyond reading", got, asked, note)
+
+
+def _choosing(found: _Found) -> Iterator[Bar]:
+    for dates in (1, 24):
+        key = f"choosing {dates}"
+        if found.has(key):
+            steps = ("chip", "choose", "split", "shuffle")
+            values = {name: found.value(key, name) for name in ("windows", *steps, "first")}
+            note = ", ".join(f"{name} {value:.3g} s" for name, value in values.items() if value and name != "windows")
+            what = f"{values['windows'] or 0:,.0f} windows, dates {dates}"
+            peak = found.value(key, "peak")
+            note = note or found.why(key)
+            yield Bar("choosing", f"{what}: MB above what was there before", peak and peak / 1e6, "<= 300", note)
+            yield Bar("choosing", f"{what}: seconds to the first chip, shuffled", values["first"], "<= 2")
+    for peer, title in (
+        ("torchgeo random", "TorchGeo's RandomGeoSampler"),
+        ("torchgeo grid", "TorchGeo's GridGeoSampler"),
+        ("xbatcher", "xbatcher's BatchGenerator"),
+    ):
+        key = f"choosing {peer}"
+        if found.has(key):
+            count, seconds, peak = (found.value(key, name) for name in ("windows", "seconds", "peak"))
+            note = f"{peak / 1e6:.0f} MB" if peak is not None else found.why(key)
+            yield Bar("choosing", f"{title}: seconds to list {count or 0:,.0f} windows", seconds, "", note)

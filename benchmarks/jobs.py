@@ -68,8 +68,8 @@ class Job:
 
     def place(self, position: int) -> tuple[int, int, int]:
         """Give the cube, the first row and the first column of a chip of the plan."""
-        plan = self.windows
-        return int(plan.cube[position]), int(plan.row[position]), int(plan.col[position])
+        cube, row, col = (self.windows.values(name, position) for name in ("cube", "row", "col"))
+        return cube, row, col
 
     @property
     def batch(self) -> int:

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROWS = ("kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "memory", "scaling", "overhead")
+ROWS = (
+    "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
+    "scaling", "choosing", "overhead",
+)  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
+DTYPES = ("uint16", "float32")
 
 PEERS = {
     "rasterio_threads": "rasterio threads",
@@ -27,7 +31,7 @@ SERIES_PEERS = ("rasterio_threads", "odc_each", "odc_xbatcher", "stackstac_xbatc
 
 NEEDS = {
     "odc_each": ("odc.stac",), "odc_xbatcher": ("odc.stac", "dask", "xbatcher"),
-    "stackstac_xbatcher": ("stackstac", "dask", "xbatcher"),
+    "stackstac_xbatcher": ("stackstac", "dask", "xbatcher"), "xbatcher": ("xbatcher",),
 }  # fmt: skip
 
 
@@ -85,6 +89,14 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
         yield from (_peer("series", peer, threads, few) for peer in SERIES_PEERS)
     if "mixing" in rows:
         yield Measure("mixing", "mixing:mixing", {"seeds": 20}, once=True)
+    if "ranks" in rows:
+        for name in JOBS:
+            for order in ("shuffled", "random"):
+                yield Measure(f"ranks {name} {order}", "ranks:shared", {"name": name, "order": order}, once=True)
+    if "hand-over" in rows:
+        for dtype in DTYPES:
+            times = {"batches": 8, "rounds": 1} if quick else {"batches": 40, "rounds": 5}
+            yield Measure(f"hand-over {dtype}", "handover:handed_over", {"dtype": dtype, **times})
     if "memory" in rows:
         parameters = {"name": "same-grid", "threads": threads, "marks": list(marks)}
         yield Measure("memory", "memory:memory", parameters, once=True)
@@ -95,6 +107,20 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
         yield Measure(
             "overhead", "overhead:overhead", {"repeats": 3, "chips": 64} if quick else {"repeats": 20, "chips": 512}
         )
+    if "choosing" in rows:
+        yield from _choosing(fewer=1000 if quick else 1)
+
+
+def _choosing(*, fewer: int) -> Iterator[Measure]:
+    """Give what is measured of plans of 10 million windows, TorchGeo's of a million and xbatcher's of 2.4 million."""
+    for dates in (1, 24):
+        parameters = {"windows": 10_000_000 // fewer, "dates": dates}
+        yield Measure(f"choosing {dates}", "choosing:geopipes", parameters)
+    for kind in ("random", "grid"):
+        few = {"kind": kind, "windows": 1_000_000 // fewer}
+        yield Measure(f"choosing torchgeo {kind}", "choosing:torchgeo", few, torchgeo=True)
+    few = {"engine": "xbatcher", "windows": 2_400_000 // fewer}
+    yield Measure("choosing xbatcher", "choosing:xbatcher", few)
 
 
 def _floors(name: str, threads: int, *, quick: bool) -> Iterator[Measure]:

@@ -14,8 +14,10 @@
     ├── ChipError             windows that cannot be cut as asked
     │   ├── ChipTooLarge      larger than the cube
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
+    ├── LoaderError           worker processes that ended, or have no room
     ├── ReadError             pixels that could not be read
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
+    ├── StateError            a run that cannot go on where another one stood
     ├── StepError             a step of the chain failed, or gave what the next cannot take
     └── TensorError           a chip that cannot become a tensor as asked
 
@@ -79,8 +81,16 @@ class ReadError(GeopipesError, OSError):
     """Pixels that could not be read."""
 
 
+class LoaderError(GeopipesError, RuntimeError):
+    """Worker processes that ended before their work was done, or that have no room for it."""
+
+
 class StepError(GeopipesError, TypeError):
     """A step of the chain failed, or gave what the next one cannot take."""
+
+
+class StateError(GeopipesError, ValueError):
+    """A run that cannot go on where another one stood: the plan or the chain is another."""
 
 
 class StatisticsError(GeopipesError, ValueError):
@@ -93,3 +103,7 @@ class TensorError(GeopipesError, ValueError):
 
 class ShiftedGrids(UserWarning):
     """Sources of one CRS and resolution whose pixels do not coincide; one of them gives the common grid."""
+
+
+class EmptyBatch(UserWarning):
+    """All elements of a batch were refused; it is left out."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from geopipes.errors import StepError
+from geopipes.meters import metering
 
 IDENTITY = ("spatial_ref", "chip")
 """Scalar coordinates that say where and which a chip is; a step that drops them gets them back."""
@@ -35,6 +37,7 @@ class Step:
     args, kwargs : the other arguments
     margin : pixels beyond the window that the function needs on every side, in pixels of the (first) input
     local_in_time : whether each date of the result depends on that date alone
+    draws : whether the function takes random numbers, as ``rng=``
     """
 
     text: str
@@ -43,15 +46,29 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     local_in_time: bool = False
+    draws: bool = False
 
     def __str__(self) -> str:
         """Give the step as it was typed."""
         return self.text
 
-    def __call__(self, element: Any) -> Any:
-        """Apply the step; what identifies a Dataset and its `valid` are inherited, errors name the step."""
+    def __call__(self, element: Any, key: Sequence[int] = ()) -> Any:
+        """Apply the step; what identifies a Dataset and its `valid` are inherited, errors name the step.
+
+        Parameters
+        ----------
+        element : what the function takes first
+        key : of the random numbers that it draws: the same numbers for the same key
+        """
+        if (meter := metering.get()) is None:
+            return self._applied(element, key)
+        with meter.timing(meter.row_of(self)):
+            return self._applied(element, key)
+
+    def _applied(self, element: Any, key: Sequence[int]) -> Any:
+        drawn = {"rng": np.random.default_rng(key)} if self.draws else {}
         try:
-            return self._inherited(element, self.function(element, *self.args, **self.kwargs))
+            return self._inherited(element, self.function(element, *self.args, **self.kwargs, **drawn))
         except Exception as error:
             error.add_note(f"in step {self}")
             raise

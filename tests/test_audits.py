@@ -75,7 +75,7 @@ def test_ours_are_clean(stack: datacubes.Cubes, windows: chips.Windows, buffer: 
     alone = [chips.chip(datacubes.Cubes([cube]), 16, overlap=8, time=1) for cube in stack.cubes]
     cube = np.repeat([0, 1], [len(part) for part in alone])
     time, row, col = (np.concatenate([getattr(part, name) for part in alone]) for name in ("time", "row", "col"))
-    both = chips.Windows(stack.cubes, (16, 16), 0, 1, np.arange(len(cube)), cube, time, row, col)
+    both = chips.Windows.of(stack.cubes, (16, 16), row=row, col=col, cube=cube, time=time, dates=1)
     for plan in (windows, both):
         rows = audits.audit(*splitting.split(plan, (0.6, 0.2, 0.2), block=400, buffer=buffer, seed=1), insist=True)
         assert rows[["first", "second"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 2]]
@@ -85,12 +85,45 @@ def test_ours_are_clean(stack: datacubes.Cubes, windows: chips.Windows, buffer: 
             assert found(*pair, insist=True)["first"] == "train"
 
 
+def leaks(*plans: gp.Plan[Any], **options: Any) -> bool:
+    return bool(gp.audit(*plans, **options)["leak"].any())
+
+
+def halves(plan: gp.Plan[Any]) -> tuple[gp.Plan[Any], gp.Plan[Any]]:
+    """Deal chips by chance, as one should not."""
+    at_random = np.random.default_rng(0).random(len(plan)) < 0.5
+    return plan.query(at_random), plan.query(~at_random)
+
+
+def test_groups_and_sequences_leak_by_any_member(land: Synthetic) -> None:
+    cubes = gp.items(land.items).stack(["red"], resolution=10, crs="utm", groupby="solar_day")
+    dated = cubes.chip(16, time=1)
+    one_zone = cubes.chip(16).query("cube == 0")
+    assert not leaks(*halves(one_zone))  # neighbours that touch share no pixel
+    assert leaks(*halves(dated))  # the same place at two dates
+    assert leaks(*halves(cubes.chip(16, overlap=8)))
+    random: gp.Plan[Any] = dated.sequences(1, kind="random", seed=0)
+    pairs: gp.Plan[Any] = dated.pairs(gap=(1, 99), seed=0)
+    for plan in (random, pairs, dated.triplets(near=200, far=600, seed=0)):
+        assert leaks(*halves(plan))
+    # Ours: what keeps to one place is split itself; triplets are made of each part of a split.
+    for plan in (random, pairs, dated.sequences(2)):
+        parts = plan.split((0.6, 0.4), block=600, buffer=50, seed=0)
+        assert gp.audit(*parts, insist=True)["distance"].iloc[0] >= 49.9
+        for pair in plan.kfold(3, block=600, seed=1):
+            assert not leaks(*pair)
+    apart = [part.triplets(near=200, far=600, seed=0) for part in dated.split((0.6, 0.4), block=600, buffer=50, seed=0)]
+    assert gp.audit(*apart, insist=True)["distance"].iloc[0] >= 49.9
+    early, late = dated.split_by_time("2024-06-01")
+    assert leaks(early, late)
+    assert not leaks(early, late, apart="time", insist=True)
+    assert leaks(*halves(dated), apart="time")
+
+
 @given(st.integers(0, 30), st.integers(0, 60), st.integers(1, 5))
 def test_distances_are_those_between_footprints(stack: datacubes.Cubes, gap: int, row: int, n: int) -> None:
     def at(rows: Any, cols: Any) -> chips.Windows:
-        rows, cols = np.atleast_1d(rows), np.atleast_1d(cols)
-        zeros = np.zeros(len(rows), int)
-        return chips.Windows(stack.cubes, (16, 16), 0, None, np.arange(len(rows)), zeros, zeros, rows, cols)
+        return chips.Windows.of(stack.cubes, (16, 16), row=np.atleast_1d(rows), col=np.atleast_1d(cols))
 
     one = at(row + np.arange(n), np.arange(n))
     other = at([row + 10, 170], [15 + n + gap, 170])

@@ -106,7 +106,7 @@ def test_a_run_prints_a_table_and_writes_json(
     monkeypatch.setattr(run, "QUICK", TINY)
     monkeypatch.setattr(run, "measured", in_this_process)
     out = tmp_path / "out" / "results.json"
-    rows = "floors,same-grid,mixing,scaling,overhead"
+    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead"
     absent = tmp_path / "python"
     run.main(
         [
@@ -132,6 +132,11 @@ def test_a_run_prints_a_table_and_writes_json(
     assert got["same-grid", "shuffled: times faster than TorchGeo, 2 workers"] is None
     assert got["mixing", "batch-mean variance / that of a permutation"] is not None or len(got) > 10
     assert got["overhead", "map, then tensor: CPU ms a chip of 8 bands beyond reading"] is not None
+    assert got["hand-over", "uint16: times faster than DataLoader's worker, spawn"] > 0
+    choosing = {what: value for (row, what), value in got.items() if row == "choosing"}
+    assert len(choosing) == 7
+    assert choosing["xbatcher's BatchGenerator: seconds to list 2,401 windows"] > 0
+    assert choosing["TorchGeo's GridGeoSampler: seconds to list 0 windows"] is None
     assert "wall time / F_pixels, shuffled, threads 2" in capsys.readouterr().out
 
 

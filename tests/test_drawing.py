@@ -177,7 +177,7 @@ def test_windows_of_several_inputs_cut_no_pixel(land: Synthetic) -> None:
     s2, scl = (items.stack([b], resolution=r, **options)._value.get() for b, r in (("red", 10), ("scl", 20)))
     both = datacubes.inputs({"s2": s2, "scl": scl})
     assert {*draw(both, 8, n=200, seed=0).row % 2} == {0}
-    assert fields(both, (8, 8), margin=0, time=None)[0][0].stride == (2, 2)
+    assert fields(both, (8, 8), "draw()", margin=0, time=None)[0][0].stride == (2, 2)
     with pytest.raises(GridMismatch, match="use multiples of 2"):
         draw(both, 9, n=1, seed=0)
 
@@ -256,7 +256,7 @@ def test_a_window_around_each_point() -> None:
     np.testing.assert_array_equal(windows.col, [16, 46])
     assert [*windows.columns["point"]] == ["a", "b"]
     assert [*windows.columns["crop"]] == [1, 2]
-    with pytest.raises(ChipError, match=r"1 of 3 points have no window.*'leave out'"):
+    with pytest.raises(ChipError, match=r"points without a window within the data: 1 of 3.*'leave out'"):
         around(ell(), points(), 9)
     some = around(ell(), points(), 9, outside="leave out")
     assert (len(some), some.left_out) == (2, 1)

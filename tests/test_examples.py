@@ -8,20 +8,23 @@ import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import geopandas as gpd
 import pystac_client
 import pytest
 
 import geopipes as gp
+from geopipes.testing import serve, synthetic_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-ONLINE = ("02_earth_search", "03_planetary_computer")
+ONLINE = ("03_earth_search", "04_planetary_computer")
 
 # planetary_computer 1.0.0 defines a model in the way that pydantic 2 means to retire.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:planetary_computer")
@@ -83,6 +86,15 @@ def test_the_quickstart_learns_and_draws_what_it_learnt(tmp_path: Path) -> None:
     assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_audit_finds_the_leak_and_the_map_is_drawn(tmp_path: Path) -> None:
+    text = run(ROOT / "examples" / "02_split_and_audit.py", "--size", 384, "--out", tmp_path)
+    (leak,) = figure(r"chip by chip:\n.*\n *train +test +0\.0 +([\d.e+]+) .*True", text)
+    assert leak > 1e6  # m2
+    assert figure(r"by blocks:\n.*\n *train +test +([\d.]+) +0\.0 .*False", text)[0] >= 160
+    assert "Statistics of 100 chips\n  red " in text
+    assert (tmp_path / "split_and_audit.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 80
@@ -119,13 +131,39 @@ def test_the_readme_s_chains_build_without_a_network() -> None:
 
 
 def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
-    loader, choosing = BLOCKS[2:]
+    loader, choosing, _, profile = BLOCKS[2:]
     script = tmp_path / "readme.py"
     script.write_text(loader, encoding="utf-8")
     chips, batches = figure(r"(\d+) chips in (\d+) batches", run(script))
     assert 0 < chips <= 2 * batches
     script.write_text(choosing, encoding="utf-8")
     assert figure(r"(\d+) chips to be read", run(script)) == (16,)
+    script.write_text(profile, encoding="utf-8")
+    assert "bounds the rest" in run(script)
+
+
+def test_the_readme_s_verbs_choose_chips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    small = BLOCKS[4].replace("chip(64", "chip(16").replace("stratify(500", "stratify(45")  # for scenes of 2 km
+    exec(compile(small, "README.md", "exec"), names)
+    land = synthetic_scenes(tmp_path, dates=("2024-06-07", "2024-08-21", "2024-12-02"), size=192)
+    grid: dict[str, Any] = {"crs": "utm", "resolution": 10}
+    cubes = gp.items(land.items).stack(["red", "nir"], groupby="solar_day", **grid)
+    plan = names["rare"](cubes, gp.rasters(land.label).stack({"crop": "data"}, **grid))
+    shares = plan.table().source.value_counts(normalize=True)
+    assert shares.to_dict() == pytest.approx({"water": 0.3, "other": 0.7}, abs=0.02)
+    sample = next(iter(names["seasons"](cubes).read().tensor(anchor=["red"], other=["red"], fill=0)))
+    assert sample["anchor"].shape == sample["other"].shape == (1, 1, 16, 16)
+    points = gpd.GeoDataFrame(geometry=gpd.points_from_xy([-96.004, 151.2], [41.4, -33.9]), crs=4326)
+    with serve(land.items, collections=[land.collection]) as api:
+        monkeypatch.setattr(gp, "search", partial(within, gp.search, land.collection.id))
+        assert len(names["anywhere"](api.url, points)) == 1
+
+
+def within(search: Any, collection: str, url: str, **options: Any) -> Any:
+    """Search the collection there is."""
+    return search(url, **options | {"collections": [collection]})
 
 
 def test_the_readme_speaks_of_what_is_there() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -58,7 +57,7 @@ def test_pairs_are_of_one_place_and_another_season(seed: int, months: float) -> 
     away = np.abs(anchor.time % 12 - other.time % 12)
     assert (np.minimum(away, 12 - away) >= months).all()
     np.testing.assert_array_equal(np.sort(anchor.ids), np.arange(len(windows)))  # each once
-    np.testing.assert_array_equal(pairs(windows, seed=seed, months=months).columns["other"], other.ids)
+    np.testing.assert_array_equal(pairs(windows, seed=seed, months=months).columns["other_id"], other.ids)
 
 
 def test_a_gap_between_dates_and_places_without_a_partner() -> None:
@@ -172,7 +171,7 @@ def test_a_group_is_the_chips_of_its_members() -> None:
         own = chips.load(member, 3)
         np.testing.assert_array_equal(group[name]["v"].values, own["v"].values)
         assert int(group[name]["chip"]) == 3  # the group's own
-        assert int(own["chip"]) == groups.columns[name][3]
+        assert int(own["chip"]) == groups.columns[f"{name}_id"][3]
     for name, part in chips.look(groups, 3).items():
         xr.testing.assert_identical(part.load(), group[name])
     taken = groups.take([7, 3])
@@ -234,5 +233,5 @@ def test_groups_and_sequences_stay_what_they_are_when_some_are_taken() -> None:
     some = found[5:9]
     assert isinstance(some, Sequences)
     np.testing.assert_array_equal(some.when, found.when[5:9])
-    doubles = pairs(replace(found, columns={"x": np.arange(len(found))}), seed=0, gap=(200, 400))
+    doubles = pairs(found.with_columns({"x": np.arange(len(found))}), seed=0, gap=(200, 400))
     assert chips.load(doubles[:1], 0)["other"].sizes["time"] == 3

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,34 @@ def test_a_pass_goes_on_after_a_kill(plan: chips.Windows, tmp_path: Path, cut_of
         np.testing.assert_array_equal(column, gone_on.columns[name])
 
 
+KILLED = """
+import os, signal, sys
+import geopipes as gp
+
+def killed(done, total):
+    if done == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+scenes, path = sys.argv[1:]
+plan = gp.items(scenes).stack(["scl"], resolution=20, crs="utm", groupby="solar_day").chip(16, time=1)
+plan.measure(path, valid=True, share="scl", threads=2, progress=killed).table()
+"""
+
+
+def test_a_killed_process_leaves_what_it_measured(land: Synthetic, tmp_path: Path) -> None:
+    scenes, path = tmp_path / "scenes.json", tmp_path / "m.parquet"
+    land.items.save_object(str(scenes))
+    done = subprocess.run([sys.executable, "-c", KILLED, str(scenes), str(path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not path.exists()
+    plan = gp.items(scenes).stack(["scl"], resolution=20, crs="utm", groupby="solar_day").chip(16, time=1)
+    told: list[tuple[int, int]] = []
+    gone_on = plan.measure(path, valid=True, share="scl", progress=lambda *done: told.append(done)).table()
+    assert [done for done, _ in told] == [*range(21, len(plan) + 1)]  # the first 20 are not read again
+    whole = plan.measure(tmp_path / "other.parquet", valid=True, share="scl").table()
+    pd.testing.assert_frame_equal(gone_on, whole)
+
+
 def test_a_journal_without_its_first_line_begins_anew(plan: chips.Windows, tmp_path: Path) -> None:
     (tmp_path / "m.parquet.part").write_text('{"finger')
     assert "valid" in measuring.measure(plan, tmp_path / "m.parquet", valid=True).columns
@@ -108,9 +139,14 @@ def test_another_plan_or_another_question_is_refused(plan: chips.Windows, tmp_pa
     with pytest.raises(ChipError, match=r"share null -> "):
         measuring.measure(plan, path, valid=True, share="crop")
     (tmp_path / "n.parquet").write_bytes(b"another file")
+    (tmp_path / "p.parquet.part").write_text("a line of notes\n")
+    with pytest.raises(ChipError, match="nothing that measure"):
+        measuring.measure(plan, tmp_path / "p.parquet", valid=True)
     with pytest.raises(ChipError, match="nothing that measure"):
         measuring.measure(plan, tmp_path / "n.parquet", valid=True)
-    (tmp_path / "o.parquet.part").write_text(json.dumps({"fingerprint": "0", "document": {"version": 0}}) + "\n")
+    (tmp_path / "o.parquet.part").write_text(
+        json.dumps({"fingerprint": "0", "document": {"version": 0}}) + "\n[0, {}]\n"
+    )
     with pytest.raises(ChipError, match="version 0 -> 1"):
         measuring.measure(plan, tmp_path / "o.parquet", valid=True)
 
@@ -183,7 +219,7 @@ def test_inputs_and_groups_have_a_column_each(land: Synthetic, tmp_path: Path) -
     cut = chips.chip(both, 32, time=1, coverage="any")
     measured = measuring.measure(cut, tmp_path / "m.parquet", valid=True, share="scl")
     assert {"valid_s2", "valid_clouds", "share_4"} <= {*measured.columns}
-    grouped = measuring.measure(Groups.of({"a": cut[:5], "b": cut[5:10]}), tmp_path / "g.parquet", valid=True)
+    grouped = measuring.measure(Groups.together({"a": cut[:5], "b": cut[5:10]}), tmp_path / "g.parquet", valid=True)
     np.testing.assert_array_equal(grouped.columns["valid_a_s2"], measured.columns["valid_s2"][:5])
     with pytest.raises(ChipError, match="needed is one; there are"):
         measuring.measure(cut, tmp_path / "n.parquet", share="crop")
@@ -214,6 +250,12 @@ def test_what_cannot_be_measured(
         measuring.measure(floats, tmp_path / "m.parquet", **options)
     with pytest.raises(ChipError, match=r"ends in \.parquet"):
         measuring.measure(floats, tmp_path / "m.csv", valid=True)
+
+
+def test_a_call_that_measured_nothing_leaves_its_path_free(plan: chips.Windows, tmp_path: Path) -> None:
+    with pytest.raises(ChipError, match="needed is one; there are"):
+        measuring.measure(plan, tmp_path / "m.parquet", share="corp")
+    assert "share_1" in measuring.measure(plan, tmp_path / "m.parquet", share="crop").columns
 
 
 @pytest.mark.real

@@ -50,8 +50,7 @@ def made_up(
     stack = Stack(grid, tuple(times), (Variable("red", UINT16, None, "nearest", None, rasters),))
     corners = np.arange(side // size) * size
     time, row, col = (axis.ravel() for axis in np.meshgrid(np.arange(dates), corners, corners, indexing="ij"))
-    ids = np.arange(len(time))
-    return chips.Windows((StackCube(stack),), (size, size), 0, 1, ids, np.zeros_like(ids), time, row, col)
+    return chips.Windows.of((StackCube(stack),), (size, size), row=row, col=col, time=time, dates=1)
 
 
 def decodes(plan: chips.Windows, share: float, tile: int = 512) -> float:

@@ -16,7 +16,7 @@ import xarray as xr
 from torch.utils.data import DataLoader
 
 import geopipes as gp
-from geopipes.errors import FreezeError, StepError
+from geopipes.errors import EmptyBatch, FreezeError, StepError
 from geopipes.testing import Synthetic, serve
 
 warns_of_no_maintainer = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -69,8 +69,10 @@ def test_map_filter_take_batch_and_pipe() -> None:
 
 def test_what_a_filter_refuses_leaves_a_hole_and_shifts_no_batch() -> None:
     numbers = gp.Pipe(list(range(10)))
-    assert list(numbers.filter(is_even).batch(3)) == [[0, 2], [4], [6, 8]]
-    assert list(numbers.filter(lambda n: n > 5).batch(3)) == [[6, 7, 8], [9]]
+    with pytest.warns(EmptyBatch, match="batch 3: all 1 elements were refused"):
+        assert list(numbers.filter(is_even).batch(3)) == [[0, 2], [4], [6, 8]]
+    with pytest.warns(EmptyBatch, match="batch [01]: all 3 elements were refused, by filter .*; it is left out"):
+        assert list(numbers.filter(lambda n: n > 5).batch(3)) == [[6, 7, 8], [9]]
     assert len(numbers.filter(is_even)) == 10  # the planned length
 
 
@@ -193,6 +195,11 @@ def test_printing_shows_dims_crs_dtype_and_length(land: Synthetic) -> None:
         f"{len(pipe)} batches; image (2, 2, 48, 48) uint16, image_valid (2, 48, 48) bool, label (48, 48) uint8" in text
     )
     assert all(line.startswith(("geopipes.items(", "    .")) for line in text.splitlines())
+
+
+def test_an_index_is_printed_as_it_is_typed(land: Synthetic) -> None:
+    plan = gp.items(land.items).stack(["red"], resolution=10, crs="utm").chip(48)[3:9:2].shuffle(seed=0)
+    assert [line.split("  #")[0].strip() for line in str(plan).splitlines()[-2:]] == ["[3:9:2]", ".shuffle(0)"]
 
 
 def test_what_cannot_travel_says_so(land: Synthetic) -> None:

@@ -273,6 +273,26 @@ def test_sparse_labels_agree_with_their_raster(real_data: Path) -> None:
 NEW_YORK = r"^LC08_L1TP_\d{6}_(?P<date>\d{8})_(?P<band>B\d+)\.TIF$"
 
 
+def test_splits_of_sparse_labels_have_the_classes_that_lie_in_their_chips(real_data: Path) -> None:
+    folder = real_data / "landsat8_elkton"
+    bands = gp.rasters(folder / "L8-B4-Elkton-VA.tiff").stack({"red": "data"})
+    plan = bands.join(gp.rasters(folder / "L8-Labels-Elkton-VA.tiff"), name="label", nodata=255).chip(13)
+    parts = plan.split((0.6, 0.4), block=1_000, buffer=100, seed=0)  # metres
+    assert gp.audit(*parts, insist=True)["distance"].iloc[0] >= 99.9
+    labels = stored(folder / "L8-Labels-Elkton-VA.tiff")
+    seen = 0
+    for part in parts:
+        rows = part.table()
+        inside = [labels[row : row + 13, col : col + 13] for row, col in zip(rows.row, rows.col, strict=True)]
+        values, counts = np.unique(inside, return_counts=True)
+        counted = {int(value): int(count) for value, count in zip(values, counts, strict=True) if value != 255}
+        found = part.statistics(variables="label", classes="label")["label"]
+        assert found.classes == counted
+        assert found.pixels == 13 * 13 * len(part)
+        seen += sum(counted.values())
+    assert 0 < seen <= (labels != 255).sum()
+
+
 def test_a_year_of_landsat_on_grids_that_all_differ(real_data: Path) -> None:
     folder = real_data / "landsat8_newyork_2018"
     found = gp.rasters(folder / "*" / "*_B[45].TIF", pattern=NEW_YORK)

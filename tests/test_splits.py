@@ -32,7 +32,7 @@ def windows(land: Synthetic) -> chips.Windows:
     alone = [chips.chip(datacubes.Cubes([cube]), 16, overlap=4, time=1) for cube in cubes]
     cube = np.repeat([0, 1], [len(part) for part in alone])
     time, row, col = (np.concatenate([getattr(part, name) for part in alone]) for name in ("time", "row", "col"))
-    return chips.Windows(cubes, (16, 16), 0, 1, np.arange(len(cube)), cube, time, row, col)
+    return chips.Windows.of(cubes, (16, 16), row=row, col=col, cube=cube, time=time, dates=1)
 
 
 def polygons(windows: chips.Windows, *, south: str = "train", north: str = "test") -> gpd.GeoDataFrame:
@@ -96,7 +96,7 @@ def test_near_is_what_shapely_says(seed: int, distance: float, reach: int) -> No
     plan = chips.chip(datacubes.from_xarray(values, crs="EPSG:32632"), 20)
     n = 600
     row, col = rng.integers(0, reach, (2, n))
-    plan = chips.Windows(plan.cubes, (20, 20), 0, None, np.arange(n), np.zeros(n, int), np.zeros(n, int), row, col)
+    plan = chips.Windows.of(plan.cubes, (20, 20), row=row, col=col)
     ground = grounds.Ground.of(plan)
     one = rng.random(n) < 0.5
     found = grounds.near(ground.only(one), ground.only(~one), distance)
@@ -181,7 +181,7 @@ def test_groups_keep_every_member_out_of_the_others(windows: chips.Windows) -> N
     rng = np.random.default_rng(0)
     near = windows.take(rng.permutation(len(windows))[:60])
     far = windows.take(rng.permutation(len(windows))[:60])
-    train, test = splitting.split(Groups.of({"near": near, "far": far}), (0.8, 0.2), block=300, seed=0)
+    train, test = splitting.split(Groups.together({"near": near, "far": far}), (0.8, 0.2), block=300, seed=0)
     plane = places.plane(windows)
     united = [shapely.union_all(places.ground(part, plane)) for part in (train, test)]
     assert shapely.intersection(united[0], united[1]).area < 1

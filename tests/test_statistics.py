@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,54 @@ def test_over_a_plan_on_threads(land: Synthetic) -> None:
     assert str(margin) == str(found)
 
 
+def prepared(land: Synthetic) -> gp.Plan[xr.Dataset]:
+    cubes = gp.items(land.items).stack(["red", "nir", "scl"], resolution=10, crs=32614, groupby="solar_day")
+    cubes = cubes.join(gp.rasters(land.label), name="crop", nodata=255).mask_values("scl", [3, 8, 9])
+    return cubes.normalized_difference("nir", "red", name="NDVI").chip(32, edge="pad", coverage="any")
+
+
+def test_a_plan_s_statistics_are_numpy_s_of_the_whole_array(land: Synthetic) -> None:
+    """Chips cover the cube once: what streams by is what one array holds, to 1e-6 and the stated error."""
+    plan = prepared(land)
+    found = plan.statistics(percentiles=PERCENTS)
+    whole = next(iter(plan._parent)).load()  # type: ignore[arg-type]
+    for name in ("red", "nir", "NDVI"):
+        values = whole[name].values[whole["valid"].values].astype(float)
+        values = values[~np.isnan(values)]
+        assert found[name].count == values.size > 10_000
+        assert found[name].mean == pytest.approx(values.mean(), rel=1e-6)
+        assert found[name].std == pytest.approx(values.std(), rel=1e-6)
+        for percent in PERCENTS:
+            near(found[name].percentile(percent), values, percent)
+    crop = whole["crop"].values[whole["crop"].values != 255]
+    assert found["crop"].classes == dict(enumerate(np.bincount(crop).tolist()))
+    after = plan.read(threads=2).statistics(percentiles=PERCENTS)
+    assert str(after) == str(found)
+
+
+WORKER = """
+import pickle, sys
+plan, path = sys.argv[1:]
+with open(plan, "rb") as file:
+    pickle.load(file).statistics().save(path)
+"""
+
+
+def test_workers_take_a_share_each_and_merge_theirs(land: Synthetic, tmp_path: Path) -> None:
+    plan, ranks = prepared(land), 3
+    workers = []
+    for rank in range(ranks):
+        (tmp_path / f"{rank}.pickle").write_bytes(pickle.dumps(plan[rank::ranks]))
+        files = [str(tmp_path / f"{rank}.{end}") for end in ("pickle", "json")]
+        workers.append(subprocess.Popen([sys.executable, "-c", WORKER, *files]))
+    assert [worker.wait() for worker in workers] == [0] * ranks
+    merged = merge(*(Statistics.load(tmp_path / f"{rank}.json") for rank in range(ranks)))
+    whole = plan.statistics()
+    assert str(merged) == str(whole)
+    assert (merged.chips, merged.chain, len(merged.plans)) == (len(plan), whole.chain, ranks)
+    assert len(list(plan[:4].normalize(merged).read())) == 4  # of the same steps, so it may be used
+
+
 def test_a_sample_is_of_the_ids_whatever_the_order(land: Synthetic) -> None:
     plan = run(land)
     windows = plan.source.windows
@@ -276,6 +326,14 @@ def test_histograms_of_splits() -> None:
         histograms(splits, axes[:2], variables=["red"])
     with pytest.raises(StatisticsError, match="that every split knows are"):
         histograms(splits, variables=["nir"])
+
+
+def test_histograms_of_the_splits_of_a_plan(land: Synthetic, tmp_path: Path) -> None:
+    train, test = prepared(land).split((0.7, 0.3), block=640, seed=0)
+    axes = histograms({"train": train.statistics(), "test": test.statistics()}, variables=["red", "NDVI", "crop"])
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["train", "test"]
+    axes[0].figure.savefig(tmp_path / "histograms.png")
+    assert (tmp_path / "histograms.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_progress_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

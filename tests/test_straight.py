@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "a label": {"image": ["red", "nir", "scl"], "label": "crop", "fill": 0},
     "a label among bands": {"image": ["red", "crop"], "again": ["red", "nir", "scl"], "fill": 3},
     "one variable": {"red": "red", "label": ["crop"], "fill": 0},
+    "columns of the plan": {"image": ["red", "nir", "scl"], "fill": 0, "columns": ["chance", "kind", "day"]},
     "one date": {"image": ["red", "nir", "scl"], "label": "crop", "fill": 0, "time_axis": False},
 }
 
@@ -38,7 +39,9 @@ def plan(land: Synthetic, dtype: str | None = None, **options: Any) -> gp.Plan[A
         ["red", "nir", "scl"], resolution=10, resampling={"scl": "nearest", "*": "bilinear"}, dtype=dtype
     )
     crop = zone.take(1)
-    return stack.join(crop, name="crop", bands=["scl"]).chip(80, coverage="any", **options)
+    cut = stack.join(crop, name="crop", bands=["scl"]).chip(80, coverage="any", **options)
+    row = np.arange(len(cut))
+    return cut.assign(chance=row / 7, kind=row.astype(str), day=np.datetime64("2024-01-01") + row)
 
 
 def as_it_is(chip: Any) -> Any:
@@ -138,16 +141,21 @@ def test_a_refused_sample_leaves_a_smaller_batch(land: Synthetic) -> None:
 
 def test_what_asks_for_datasets_gets_them(land: Synthetic) -> None:
     chips = plan(land)
-    step = Each(Step("tensor", as_it_is, (), {"image": ["red"], "fill": 0, "dtype": None, "time_axis": True})).step
+    given: dict[str, Any] = {"fill": 0, "dtype": None, "time_axis": True, "columns": ()}
+    step = Each(Step("tensor", as_it_is, (), {"image": ["red"], **given})).step
     rows = FreshRows(1, 9)
     assert sampler(chips._value.get(), [step], rows) is not None
     assert sampler(chips.map(as_it_is)._value.get(), [step], rows) is None
-    assert sampler(gp.inputs(a=chips._parent).chip(64)._value.get(), [step], rows) is None  # type: ignore[arg-type]
-    unknown = Step("tensor", as_it_is, (), {"image": ["blue"], "fill": 0, "dtype": None, "time_axis": True})
+    assert sampler(gp.inputs(a=chips._parent._parent).chip(64)._value.get(), [step], rows) is None  # type: ignore[union-attr,arg-type]
+    unknown = Step("tensor", as_it_is, (), {"image": ["blue"], **given})
     assert sampler(chips._value.get(), [unknown], rows) is None
 
 
 def test_errors_are_those_of_the_step(land: Synthetic) -> None:
+    wrong = {"odds": r"no column 'odds'; there are \['chance'", "image": "that of a tensor, or kept"}
+    for columns, words in wrong.items():
+        with pytest.raises(gp.errors.TensorError, match=words):
+            list(plan(land, time=1).read().tensor(image=["red", "nir", "scl"], fill=0, columns=columns))
     with pytest.raises(gp.errors.TensorError, match=r"fill=70000") as error:
         list(plan(land, time=1).read().tensor(image=["red", "nir", "scl"], fill=70_000))
     assert any("in step tensor" in note for note in error.value.__notes__)

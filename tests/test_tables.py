@@ -105,7 +105,7 @@ def test_joins_go_by_id_whatever_the_order(windows: chips.Windows, order: int) -
 
 def test_a_group_has_the_footprint_of_its_members(windows: chips.Windows) -> None:
     one, other = windows[:10], windows[len(windows) - 10 :]
-    rows = tables.table(Groups.of({"near": one, "far": other}), items=True, coverage=True)
+    rows = tables.table(Groups.together({"near": one, "far": other}), items=True, coverage=True)
     assert (rows.geom_type == "MultiPolygon").all()
     assert (rows.start < rows.end).all()
     parts = [tables.outlines(part) for part in (one, other)]
@@ -161,22 +161,38 @@ def test_plots_show_every_chip(windows: chips.Windows, tmp_path: Path) -> None:
     assert [len(c.get_paths()) for c in drawn] == [30, 50]
     legend = ax.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["0 (30)", "1 (50)"]
+    assert [text.get_text() for text in legend.get_texts()] == ["scenes", "0 (30)", "1 (50)"]
     west, south, east, north = tables.table(windows[:80]).total_bounds
     assert ax.get_xlim()[0] <= west < east <= ax.get_xlim()[1]
     assert ax.get_ylim()[0] <= south < north <= ax.get_ylim()[1]
     scale = plotting.plot(tables.assign(windows, valid=np.linspace(0, 1, len(windows))), by="valid", scenes=False)
     assert len(scale.collections[0].get_array()) == len(windows)  # type: ignore[arg-type]
     assert plotting.plot(windows, ax=scale) is scale
+    metres = plotting.plot(windows, crs="EPSG:5070")
+    assert (metres.get_xlabel(), metres.get_aspect()) == ("x [m], EPSG:5070", 1.0)
+    left, bottom, right, top = tables.table(windows, crs="EPSG:5070").total_bounds
+    assert metres.get_xlim()[0] <= left < right <= metres.get_xlim()[1]
+    assert metres.get_ylim()[0] <= bottom < top <= metres.get_ylim()[1]
     plt.gcf().savefig(tmp_path / "plan.png")
     plt.close("all")
     with pytest.raises(ChipError, match="no chips to draw"):
         plotting.plot(windows[:0])
 
 
+def test_the_map_shows_every_chip(windows: chips.Windows) -> None:
+    shown = plotting.explore(windows[:30], windows[30:80])
+    page = shown.get_root().render()
+    west, south, east, north = tables.table(windows[:80]).total_bounds
+    (low, left), (high, right) = shown.get_bounds()
+    np.testing.assert_allclose((left, low, right, high), (west, south, east, north))
+    assert page.count('"type": "Polygon"') == 80
+    scale = plotting.explore(tables.assign(windows[:9], valid=np.linspace(0, 1, 9)), by="valid")
+    assert "color_map" in scale.get_root().render()
+
+
 def test_the_map_needs_folium_or_lonboard(windows: chips.Windows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plotting, "find_spec", lambda name: None)
-    with pytest.raises(ChipError, match="pip install folium"):
+    with pytest.raises(ChipError, match=r"pip install 'geopipes\[plot\]', or pip install lonboard"):
         plotting.explore(windows)
     with pytest.raises(ChipError, match=r"pip install 'geopipes\[plot\]'"):
         plotting.plot(windows)

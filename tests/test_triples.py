@@ -74,8 +74,8 @@ def test_neighbours_are_near_and_distants_far(n: int | None) -> None:
     again = triplets(windows, near=200, far=900, seed=0, n=n)
     for name, member in groups.members.items():
         np.testing.assert_array_equal(member.ids, again.members[name].ids)
-        np.testing.assert_array_equal(groups.columns[name], member.ids)
-    assert (triplets(windows, near=200, far=900, seed=1, n=n).columns["distant"] != distant.ids).any()
+        np.testing.assert_array_equal(groups.columns[f"{name}_id"], member.ids)
+    assert (triplets(windows, near=200, far=900, seed=1, n=n).columns["distant_id"] != distant.ids).any()
 
 
 def test_triplets_over_two_zones(land: Synthetic) -> None:

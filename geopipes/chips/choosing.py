@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +12,8 @@ import shapely
 
 from geopipes.chips.footprints import Floats
 from geopipes.chips.places import given, ground, moved, near, plane
-from geopipes.chips.windows import Indices, Windows
+from geopipes.chips.rows import shuffled
+from geopipes.chips.windows import Indices, Windows, check_some
 from geopipes.errors import ChipError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _certain(chances: Floats, n: int) -> Indices:
 
 def _systematic(chances: Floats, n: int, rng: np.random.Generator) -> Indices:
     """Choose n by chances that sum to n: those in whose stretch of a random line a point of a regular grid falls."""
-    order = rng.permutation(len(chances)).astype(np.min_scalar_type(len(chances)))
+    order = shuffled(len(chances), rng)
     line = chances[order]
     np.cumsum(line, out=line)
     points = (rng.random() + np.arange(n)) * (line[-1] / max(n, 1))
@@ -142,6 +142,7 @@ def stratify(
         no stratum, and for a stratum with fewer windows than asked for
     """
     call = f"stratify({n}, by={by!r})" if isinstance(by, str) else f"stratify({n})"
+    check_some(windows, call)
     values = _column(windows, by, call)
     if (missing := int(pd.isna(values).sum())) > 0:
         raise ChipError(f"{call}: {missing} of {len(values)} windows have no value; leave them out before")
@@ -154,7 +155,7 @@ def stratify(
         codes, names = np.digitize(values, rising), np.arange(len(rising) + 1)
     codes = codes.astype(np.min_scalar_type(len(names)))
     held = np.bincount(codes, minlength=len(names))
-    wanted = allotted(n, shared_out(shares, names, held, call))
+    wanted = allotted(n, shared_out(shares, names, held, call), call)
     if (short := np.flatnonzero(wanted > held)).size:
         text = ", ".join(f"{names[k]!s}: {wanted[k]} of {held[k]}" for k in short[:5])
         raise ChipError(f"{call}: more windows are asked for than there are ({text}); use a smaller n, or other shares")
@@ -195,6 +196,7 @@ def away(
         if distance is negative or not less than within, and if no window is left
     """
     call = f"away(distance={distance}, within={within})"
+    check_some(windows, call)
     if not distance >= 0 or (within is not None and not within > distance):
         raise ChipError(f"{call}: both are metres; distance at least 0, within more than distance")
     flat = plane(windows)
@@ -216,8 +218,9 @@ def away(
 def _chosen(windows: Windows, chosen: Indices, chance: float | Floats, **columns: npt.NDArray[Any]) -> Windows:
     """Give the windows chosen, with their columns; the chance counts with that of an earlier choice."""
     some = windows.take(chosen)
-    probability = some.columns.get("probability", 1.0) * np.broadcast_to(chance, len(chosen))
-    return replace(some, columns={**some.columns, **columns, "probability": probability})
+    before = some.columns.get("probability", np.ones(()))
+    probability = (before if any(before.strides) else before.flat[0]) * chance  # one for all takes no memory
+    return some.with_columns({**columns, "probability": probability})
 
 
 def _column(windows: Windows, by: str | npt.ArrayLike, call: str) -> npt.NDArray[Any]:
@@ -262,10 +265,10 @@ def shared_out(shares: Shares, names: npt.NDArray[Any], held: Indices, call: str
     return found
 
 
-def allotted(n: int, shares: Floats) -> Indices:
+def allotted(n: int, shares: Floats, call: str) -> Indices:
     """Give whole numbers that sum to n, as near to the shares as can be: the largest remainders are rounded up."""
     if n < 1:
-        raise ChipError(f"n={n}: give a number of windows, at least 1")
+        raise ChipError(f"{call}: n={n}: give a number of windows, at least 1")
     exact = n * shares
     whole = np.floor(exact + SLACK).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[: n - whole.sum()]] += 1

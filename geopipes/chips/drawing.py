@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -81,8 +80,8 @@ def draw(
     """
     call = f"draw(size={size})"
     ask = Ask(call, n, density, seed, coverage)
-    shape = _pixels(cubes, size, units)
-    ranges, dates = fields(cubes, shape, margin=margin, time=time, period=period)
+    shape = _pixels(cubes, size, units, call)
+    ranges, dates = fields(cubes, shape, call, margin=margin, time=time, period=period)
     shapes, crs = (None, None) if region is None else given(region, call)
     together = None if shapes is None else np.array([shapely.union_all(shapely.make_valid(shapes))], object)
     areas = []
@@ -131,9 +130,9 @@ def inside(
     """
     call = f"inside(size={size})"
     ask = Ask(call, n, density, seed, coverage)
-    shape = _pixels(cubes, size, units)
+    shape = _pixels(cubes, size, units, call)
     shapes, crs = given(polygons, call)
-    ranges, dates = fields(cubes, shape, margin=margin, time=time, period=period)
+    ranges, dates = fields(cubes, shape, call, margin=margin, time=time, period=period)
     areas = []
     for field in ranges:
         there, index = onto_cube(shapes, crs, field.cube)
@@ -145,7 +144,7 @@ def inside(
     columns = {
         name: values[label] for name, values in ({"polygon": labels} | table_columns(polygons, "polygon")).items()
     }
-    return replace(windows, columns={**columns, **windows.columns})
+    return windows.with_columns({**columns, **windows.columns})
 
 
 def _check_met(areas: list[Area], call: str, what: str) -> None:
@@ -163,16 +162,15 @@ def _check_met(areas: list[Area], call: str, what: str) -> None:
 
 def _blank(cubes: Cubes, shape: tuple[int, int], margin: int, dates: int | None) -> Windows:
     """Give a plan without windows."""
-    none = np.empty(0, np.int64)
-    return Windows(cubes.cubes, shape, margin, dates, none, none, none, none, none)
+    return Windows.of(cubes.cubes, shape, row=[], col=[], margin=margin, dates=dates)
 
 
-def _pixels(cubes: Cubes, size: float | tuple[float, float], units: Units) -> tuple[int, int]:
+def _pixels(cubes: Cubes, size: float | tuple[float, float], units: Units, call: str) -> tuple[int, int]:
     """Give a size in pixels."""
     if units == "px":
-        return _pair(size, "size")  # type: ignore[arg-type]  # which refuses what is not whole
+        return _pair(size, "size", call.partition("(")[0])  # type: ignore[arg-type]  # which refuses what is not whole
     if units != "crs":
-        raise ChipError(f"size={size}, units={units!r}: use 'px' or 'crs'")
+        raise ChipError(f"{call}: units={units!r}: use 'px' or 'crs'")
     y, x = size if isinstance(size, tuple) else (size, size)
     found = set()
     for cube in cubes.cubes:
@@ -181,10 +179,10 @@ def _pixels(cubes: Cubes, size: float | tuple[float, float], units: Units) -> tu
         whole = (round(exact[0]), round(exact[1]))
         if min(whole) < 1 or max(abs(exact[0] - whole[0]), abs(exact[1] - whole[1])) > WHOLE_PIXELS:
             raise ChipError(
-                f"size={size}, units='crs': {exact[0]:g} x {exact[1]:g} px of {steps[0]:g} x {steps[1]:g} (y, x); "
+                f"{call}: units='crs': {exact[0]:g} x {exact[1]:g} px of {steps[0]:g} x {steps[1]:g} (y, x); "
                 "give a multiple of the pixel size"
             )
         found.add(whole)
     if len(found) != 1:
-        raise ChipError(f"size={size}, units='crs': the cubes' pixels differ, windows would be {sorted(found)} px")
+        raise ChipError(f"{call}: units='crs': the cubes' pixels differ, windows would be {sorted(found)} px")
     return found.pop()

@@ -98,9 +98,17 @@ class Field:
 
 
 def fields(
-    cubes: Cubes, size: tuple[int, int], *, margin: int, time: int | None, period: tuple[str, str] | None = None
+    cubes: Cubes,
+    size: tuple[int, int],
+    call: str,
+    *,
+    margin: int,
+    time: int | None,
+    period: tuple[str, str] | None = None,
 ) -> tuple[list[Field], int | None]:
     """Give the positions of each cube that has dates for a window, and how many dates a window has.
+
+    ``call`` is what asked for them, for errors.
 
     Raises
     ------
@@ -112,19 +120,19 @@ def fields(
         if windows would cut pixels of an input in two
     """
     if min(size) < 1 or margin < 0:
-        raise ChipError(f"size={size}, margin={margin}: size must be at least 1 px, margin at least 0")
-    begins, dates = _begins(cubes, time, period)
+        raise ChipError(f"{call}: size={size}, margin={margin}: size must be at least 1 px, margin at least 0")
+    begins, dates = _begins(cubes, time, period, call)
     found = []
     for index, (cube, starts) in enumerate(zip(cubes.cubes, begins, strict=True)):
         if len(starts):
             pixel, _ = cube.enclosing(None, {"y": slice(0, 1), "x": slice(0, 1)})
             stride = (pixel.rows.stop - pixel.rows.start, pixel.cols.stop - pixel.cols.start)
-            cube.check_windows(size, stride, margin)
+            cube.check_windows(size, stride, margin, call)
             found.append(Field(index, cube, size, stride, starts, _ground(cube)))
     return found, dates
 
 
-def date_starts(cube: Cube, time: int | None) -> Indices:
+def date_starts(cube: Cube, time: int | None, call: str) -> Indices:
     """Give the dates at which windows of so many dates can begin.
 
     Raises
@@ -136,18 +144,20 @@ def date_starts(cube: Cube, time: int | None) -> Indices:
         return np.zeros(1, np.int64)
     dates = first(cube.dataset).sizes.get("time", 0)
     if not 1 <= time <= dates:
-        raise ChipTooLarge(f"time={time}: the cube has {dates} dates; use a smaller number, or None for all")
+        raise ChipTooLarge(f"{call}: time={time}: the cube has {dates} dates; use a smaller number, or None for all")
     return np.arange(dates - time + 1, dtype=np.int64)
 
 
-def _begins(cubes: Cubes, time: int | None, period: tuple[str, str] | None) -> tuple[list[Indices], int | None]:
+def _begins(
+    cubes: Cubes, time: int | None, period: tuple[str, str] | None, call: str
+) -> tuple[list[Indices], int | None]:
     """Give, for each cube, the dates at which windows can begin, and how many dates a window has."""
     if period is None:
-        return [date_starts(cube, time) for cube in cubes.cubes], time
+        return [date_starts(cube, time, call) for cube in cubes.cubes], time
     try:
         low, high = np.datetime64(period[0]), np.datetime64(period[1]) + 1
     except ValueError as error:
-        raise ChipError(f"period={period}: give first and last as ISO dates, ('2024-05', '2024-09')") from error
+        raise ChipError(f"{call}: period={period}: give first and last as ISO dates, ('2024-05', '2024-09')") from error
     begins, spans = [], []
     for cube in cubes.cubes:
         times = first(cube.dataset)["time"].values if "time" in first(cube.dataset).coords else np.empty(0, "M8[ns]")
@@ -155,11 +165,13 @@ def _begins(cubes: Cubes, time: int | None, period: tuple[str, str] | None) -> t
         begins.append(inside if time is None else inside[: max(len(inside) - time + 1, 0)])
         spans.append(len(inside))
     if not any(len(starts) for starts in begins):
-        raise ChipError(f"period={period}: the cubes have {spans} dates in it, {time or 1} needed; give a longer one")
+        raise ChipError(
+            f"{call}: period={period}: the cubes have {spans} dates in it, {time or 1} needed; give a longer one"
+        )
     if time is None:
         if len({*spans} - {0}) > 1:
             raise ChipError(
-                f"period={period}: the cubes have {spans} dates in it; write time=, so that chips have as many"
+                f"{call}: period={period}: the cubes have {spans} dates in it; write time=, so that chips have as many"
             )
         return [starts[:1] for starts in begins], max(spans)
     return begins, time

@@ -12,6 +12,7 @@ import pyproj
 import shapely
 
 from geopipes.chips.groups import Groups, Sequences
+from geopipes.chips.rows import ALL, At, chunks
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.lazies import first
 
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Geometries = npt.NDArray[np.object_]
-At = Indices | slice
-"""Which windows: positions."""
-
-AT_ONCE = 1 << 15
-"""Windows that are geometries at a time: a polygon takes half a kilobyte."""
-
 DEGREES = "EPSG:4326"
 
 WGS84 = pyproj.Geod(ellps="WGS84")
@@ -38,16 +33,21 @@ def members(windows: Windows) -> tuple[Windows, ...]:
     return tuple(part for member in windows.members.values() for part in members(member))
 
 
-def chunks(length: int, size: int = AT_ONCE) -> Iterator[slice]:
-    """Cut a range of positions into pieces."""
-    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+def of_cube(windows: Windows, index: int) -> Iterator[Indices]:
+    """Give the positions of the windows of one cube, some at a time."""
+    start = 0
+    for cubes in windows.pieces("cube"):
+        mine = np.flatnonzero(cubes == index)
+        if len(mine):
+            yield mine + start
+        start += len(cubes)
 
 
 def edges(windows: Windows, at: At) -> tuple[Floats, ...]:
     """Give left, bottom, right and top of windows, cut to their grids, each (n,) in its cube's CRS."""
     grids = [(*cube.geobox.affine[:6], *cube.geobox.shape) for cube in windows.cubes]
-    a, _, c, _, e, f, height, width = np.array(grids, float)[windows.cube[at]].T
-    row, col = windows.row[at].astype(float), windows.col[at].astype(float)
+    a, _, c, _, e, f, height, width = np.array(grids, float)[windows.values("cube", at)].T
+    row, col = (windows.values(name, at).astype(float) for name in ("row", "col"))
     left, right = (c + a * np.clip(side, 0, width) for side in (col, col + windows.size[1]))
     top, bottom = (f + e * np.clip(side, 0, height) for side in (row, row + windows.size[0]))
     return left, bottom, right, top
@@ -84,7 +84,7 @@ def polygons(rings: Floats) -> Geometries:
     return np.asarray(made, object)
 
 
-def distinct(windows: Windows, at: At = slice(None), *, dated: bool) -> tuple[Indices, Indices]:
+def distinct(windows: Windows, at: At = ALL, *, dated: bool) -> tuple[Indices, Indices]:
     """Tell places (and dates) that occur more than once.
 
     Returns
@@ -92,9 +92,9 @@ def distinct(windows: Windows, at: At = slice(None), *, dated: bool) -> tuple[In
     (first, which) : of each distinct one a position within ``at``, ordered by cube, date, row and column, and for
         every window the number of its own
     """
-    code = windows.cube[at].astype(np.int64)
+    code = windows.values("cube", at)
     for name in ("time", "row", "col") if dated else ("row", "col"):
-        part = getattr(windows, name)[at].astype(np.int64)
+        part = windows.values(name, at)
         if len(part):
             low = part.min()
             code = code * (part.max() - low + 1) + (part - low)
@@ -109,14 +109,16 @@ def times(cube: Cube) -> npt.NDArray[np.datetime64]:
     return stamps.astype("datetime64[ns]")
 
 
-def spans(windows: Windows) -> tuple[Indices, Indices]:
-    """Give the first and the last date of each window, by their place in its cube."""
+def spans(windows: Windows, at: At = ALL) -> tuple[Indices, Indices]:
+    """Give the first and the last date of windows, by their place in the cube."""
     if isinstance(windows, Sequences):
-        return windows.when.min(axis=1), windows.when.max(axis=1)
+        when = windows.moments(at)
+        return when.min(axis=1), when.max(axis=1)
     if windows.dates is None:
-        last = np.array([max(len(times(cube)) - 1, 0) for cube in windows.cubes])
-        return np.zeros(len(windows), np.int64), last[windows.cube]
-    return windows.time, windows.time + (windows.dates - 1)
+        last = np.array([max(len(times(cube)) - 1, 0) for cube in windows.cubes])[windows.values("cube", at)]
+        return np.zeros_like(last), last
+    first = windows.values("time", at)
+    return first, first + (windows.dates - 1)
 
 
 def geodesic(lines: Geometries, crs: str) -> Floats:
@@ -134,7 +136,7 @@ def _moved(windows: Windows, at: At, x: Any, y: Any, crs: str) -> tuple[Floats, 
     if len(kinds) == 1:
         x, y = transformer(str(kinds[0]), crs).transform(x, y)
         return x, y
-    own = kind[windows.cube[at]]
+    own = kind[windows.values("cube", at)]
     for number, name in enumerate(kinds):
         mine = np.flatnonzero(own == number)
         if len(mine):

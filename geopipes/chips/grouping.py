@@ -78,7 +78,7 @@ def pairs(
             f"{held.max(initial=0)} dates of {_span(stamps)}; use wider rules, or more dates"
         )
     members = {"anchor": windows.take(anchors), "other": windows.take(line[found[anchors]])}
-    return Groups.of(members, left_out=len(windows) - len(anchors))
+    return Groups.together(members, left_out=len(windows) - len(anchors))
 
 
 def sequences(
@@ -165,10 +165,9 @@ def _as_sequences(windows: Windows, members: Indices, stamps: npt.NDArray[np.dat
     """Make sequences of windows of one date: (n, length)."""
     members = np.take_along_axis(members, np.argsort(stamps[members], axis=1, kind="stable"), axis=1)
     firsts = windows.take(members[:, 0])
-    own = {part.name: getattr(firsts, part.name) for part in fields(Windows)}
-    own |= {"dates": members.shape[1], "ids": np.arange(len(members))}
-    own["left_out"] = len(windows) - len(np.unique(members))
-    return Sequences(**own, when=windows.time[members])
+    own = {part.name: getattr(firsts.numbered(), part.name) for part in fields(Windows)}
+    own |= {"dates": members.shape[1], "left_out": len(windows) - len(np.unique(members))}
+    return Sequences(**own).with_dates(windows.time[members])
 
 
 def _taken_apart(windows: Windows, call: str) -> Windows:
@@ -181,7 +180,7 @@ def _taken_apart(windows: Windows, call: str) -> Windows:
     dates = np.array([len(times(cube)) for cube in windows.cubes])[windows.cube]
     every = windows.take(np.repeat(np.arange(len(windows)), dates))
     time = np.arange(len(every)) - np.repeat(np.cumsum(dates) - dates, dates)
-    return replace(every, dates=1, time=time, ids=np.arange(len(every)))
+    return replace(every.placed(time=time).numbered(), dates=1)
 
 
 def _stamps(windows: Windows, call: str) -> npt.NDArray[np.datetime64]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geopipes.chips.frames import Frame
 from geopipes.chips.loading import load, look
+from geopipes.chips.rows import ALL, At
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import SPATIAL, Cube, Window
 from geopipes.datacubes.lazies import first
@@ -27,7 +29,7 @@ class Groups(Windows):
 
     The place of a group is that of its first member, and so is its order in `shuffle`; its footprint is that of all
     of them (`geopipes.chips.ground`), so that a split keeps every member out of the others. A group has an id of
-    its own; the columns named like the members hold theirs.
+    its own; columns such as ``anchor_id`` hold those of its members.
 
     Attributes
     ----------
@@ -38,24 +40,24 @@ class Groups(Windows):
     members: Mapping[str, Windows] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, members: Mapping[str, Windows], *, left_out: int = 0) -> Groups:
+    def together(cls, members: Mapping[str, Windows], *, left_out: int = 0) -> Groups:
         """Make groups of plans of one length: group i holds the window i of each."""
         head = next(iter(members.values()))
-        ids = {name: member.ids for name, member in members.items()}
-        own = {name: getattr(head, name) for name in ("cubes", "size", "margin", "dates", "cube", "time", "row", "col")}
-        columns = {**head.columns, **ids}
-        return cls(**own, ids=np.arange(len(head)), left_out=left_out, columns=columns, members=members)
+        ids = {f"{name}_id": member.values("id") for name, member in members.items()}
+        own = head.with_columns(ids).numbered()
+        return cls(head.cubes, head.size, head.margin, head.dates, own.frame, left_out=left_out, members=members)
 
-    def take(self, positions: npt.ArrayLike) -> Groups:
+    def take(self, positions: npt.ArrayLike) -> Self:
         """Give the groups of these positions, in this order."""
         members = {name: member.take(positions) for name, member in self.members.items()}
-        return replace(cast(Groups, super().take(positions)), members=members)
+        return replace(super().take(positions), members=members)
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the group at a position as a cube, and all of it as the window."""
         super().window(position)  # which knows the positions there are
         height, width = self.size
-        return Group(self.members, position), Window(slice(0, height), slice(0, width))
+        members = {name: replace(member, order=self.order) for name, member in self.members.items()}
+        return Group(members, position), Window(slice(0, height), slice(0, width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,20 +116,34 @@ class Sequences(Windows):
 
     Attributes
     ----------
-    when : (n, dates) the dates of each chip, by their place in its cube; ``time`` is the first of them
+    dated : (n,) with the column ``when``, (n, dates): the dates of each chip, by their place in its cube; ``time`` is
+        the first of them
     """
 
-    when: Indices = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    dated: Frame = field(default_factory=lambda: Frame(0))
 
-    def take(self, positions: npt.ArrayLike) -> Sequences:
+    @property
+    def when(self) -> Indices:
+        """The dates of each chip, by their place in its cube: (n, dates)."""
+        whole: Indices = self.moments()
+        return whole
+
+    def moments(self, at: At = ALL) -> Any:
+        """Give the dates of some chips, by default of all: (n, dates)."""
+        return self.dated.column("when", at).astype(np.int64, copy=False)
+
+    def with_dates(self, when: Indices) -> Self:
+        """Give the chips other dates, (n, dates)."""
+        return replace(self.placed(time=when[:, 0]), dated=Frame.of(len(self), {"when": when.astype(np.int32)}))
+
+    def take(self, positions: npt.ArrayLike) -> Self:
         """Give the sequences of these positions, in this order."""
-        when = self.when[np.asarray(positions, dtype=np.int64)]
-        return replace(cast(Sequences, super().take(positions)), when=when)
+        return replace(super().take(positions), dated=self.dated.take(positions))
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the cube with the dates of the chip at a position, and the chip's window."""
         cube, window = super().window(position)
-        return Dated(cube, tuple(self.when[position].tolist())), Window(window.rows, window.cols)
+        return Dated(cube, tuple(self.moments(position).tolist())), Window(window.rows, window.cols)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,10 +69,12 @@ class Kept:
     def _check(self, place: Path, found: Document | None) -> None:
         mend = "choose another path, or delete it to measure again"
         if not isinstance(found, dict) or "fingerprint" not in found or "document" not in found:
-            raise ChipError(f"{place} holds nothing that measure() wrote; {mend}")
+            raise ChipError(f"measure: {place} holds nothing that measure() wrote; {mend}")
         if found["fingerprint"] != digest(self.document):
             lines = "\n".join(f"  {line}" for line in differences(found["document"], self.document))
-            raise ChipError(f"{place} was measured of another plan, or otherwise; {mend}. What differs:\n{lines}")
+            raise ChipError(
+                f"measure: {place} was measured of another plan, or otherwise; {mend}. What differs:\n{lines}"
+            )
 
     def _file_header(self) -> Document | None:
         import pyarrow as pa
@@ -87,14 +89,15 @@ class Kept:
 
     def _journal_header(self) -> Document | None:
         with self._journal.open("rb") as file:
-            line = file.readline()
-        if not line.endswith(b"\n"):  # killed before the first line was there
-            self._journal.unlink()
-            return {"fingerprint": digest(self.document), "document": self.document}
+            line, row = file.readline(), file.readline()
         try:
             found: Document | None = json.loads(line)
         except ValueError:
-            return None
+            found = None
+        begun = isinstance(found, dict) and "fingerprint" in found
+        if not line.endswith(b"\n") or (begun and not row.endswith(b"\n")):
+            self._journal.unlink()  # nothing was measured: killed before, or of an error in what was asked for
+            return {"fingerprint": digest(self.document), "document": self.document}
         return found
 
     def begun(self, length: int) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,17 +36,17 @@ def laid_on(windows: Windows, on: Cubes) -> Windows:
         raise ChipError("measure(on=...): groups of chips lie on several places; measure before making groups")
     n = len(windows)
     cube, row, col = np.full(n, -1), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    sizes: set[tuple[int, int]] = set()
+    numbers, sizes = windows.cube, set[tuple[int, int]]()
     for index, own in enumerate(windows.cubes):
-        mine = np.flatnonzero(windows.cube == index)
+        mine = np.flatnonzero(numbers == index)
         for number, other in enumerate(on.cubes):
             mine = mine[cube[mine] < 0]
             if len(mine) == 0 or own.crs != other.crs:
                 continue
             a, b = own.geobox.affine, other.geobox.affine
             scale = (a.e / b.e, a.a / b.a)
-            top = (a.f - b.f) / b.e + windows.row[mine] * scale[0]
-            left = (a.c - b.c) / b.a + windows.col[mine] * scale[1]
+            top = (a.f - b.f) / b.e + windows.values("row", mine) * scale[0]
+            left = (a.c - b.c) / b.a + windows.values("col", mine) * scale[1]
             size = (windows.size[0] * scale[0], windows.size[1] * scale[1])
             height, width = other.geobox.shape
             middle = top + size[0] / 2, left + size[1] / 2
@@ -56,10 +56,7 @@ def laid_on(windows: Windows, on: Cubes) -> Windows:
                 there = mine[inside]
                 cube[there], row[there], col[there] = number, np.rint(top[inside]), np.rint(left[inside])
     _check(windows, on, cube, sizes)
-    laid = replace(
-        windows, cubes=on.cubes, size=sizes.pop(), margin=0, steps=(), columns={}, cube=cube, row=row, col=col
-    )
-    return _dated(windows, laid)
+    return _dated(windows, Windows.of(on.cubes, sizes.pop(), row=row, col=col, cube=cube, ids=windows.ids))
 
 
 def _check(windows: Windows, on: Cubes, cube: Indices, sizes: set[tuple[int, int]]) -> None:
@@ -79,26 +76,26 @@ def _check(windows: Windows, on: Cubes, cube: Indices, sizes: set[tuple[int, int
 
 def _dated(windows: Windows, laid: Windows) -> Windows:
     """Find the dates of the chips among those of the other cubes."""
-    plain = Windows(laid.cubes, laid.size, 0, None, laid.ids, laid.cube, np.zeros_like(laid.ids), laid.row, laid.col)
     if all(np.isnat(times(cube)).all() for cube in laid.cubes) or (
         windows.dates is None and not isinstance(windows, Sequences)
     ):
-        return plain
+        return laid
     if isinstance(windows, Sequences):
-        columns = [_found(windows, laid, date) for date in windows.when.T]
-        return replace(laid, time=columns[0], when=np.stack(columns, axis=1))  # type: ignore[call-arg]
+        when = np.stack([_found(windows, laid, date) for date in windows.when.T], axis=1)
+        own = {part.name: getattr(laid, part.name) for part in fields(Windows)}
+        return Sequences(**{**own, "dates": windows.dates}).with_dates(when)
     first, last = (_found(windows, laid, date) for date in spans(windows))
     if (last - first + 1 != windows.dates).any():
         raise ChipError("measure(on=...): these cubes have more dates between those of a chip; stack the same items")
-    return replace(laid, time=first)
+    return replace(laid.placed(time=first), dates=windows.dates)
 
 
 def _found(windows: Windows, laid: Windows, date: Indices) -> Indices:
     """Find one date of each chip."""
     found = np.empty(len(windows), np.int64)
-    pairs = np.unique(np.stack([windows.cube, laid.cube], axis=1), axis=0)
-    for own, other in pairs.tolist():
-        mine = np.flatnonzero((windows.cube == own) & (laid.cube == other))
+    cubes = np.stack([windows.cube, laid.cube])
+    for own, other in np.unique(cubes, axis=1).T.tolist():
+        mine = np.flatnonzero((cubes[0] == own) & (cubes[1] == other))
         ours, theirs = _stamps(windows.cubes[own]), _stamps(laid.cubes[other])
         place = {stamp: number for number, stamp in enumerate(theirs)}
         numbers = np.array([place.get(stamp, -1) for stamp in ours], np.int64)

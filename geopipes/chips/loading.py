@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
 from geopipes.datacubes.stackcube import StackCube
+from geopipes.meters import WAITING, timed
 from geopipes.read.draws import current
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
@@ -33,14 +35,14 @@ def load(windows: Windows, position: int) -> Any:
     Returns
     -------
     a loaded xr.Dataset (a dict of them for several inputs) with its margin, and the scalar coordinate ``chip``:
-    the chip's id, with the margin in its attributes
+    the chip's id, with the plan's columns and ``margin`` [px] in its attributes
     """
     cube, window = windows.window(position)
     window = window.grown(windows.margin)
     if isinstance(cube, StackCube):
         chip = xr.Variable(*_identity(windows, position, windows.margin))
-        return stepped(windows, cube.read(window, chip=chip))
-    return stepped(windows, identified(cube.read(window), windows, position))
+        return stepped(windows, position, cube.read(window, chip=chip))
+    return stepped(windows, position, identified(cube.read(window), windows, position))
 
 
 def look(windows: Windows, position: int) -> Any:
@@ -53,7 +55,7 @@ def look(windows: Windows, position: int) -> Any:
     cube, window = windows.window(position)
     position = range(len(windows))[position]
     grown = window.grown(windows.margin)
-    small = stepped(windows, identified(template(cube.dataset, grown.time), windows, position))
+    small = stepped(windows, position, identified(template(cube.dataset, grown.time), windows, position))
     places = identified(cube.place(grown), windows, position)
     once = Once(windows, position)
     if not isinstance(small, dict):
@@ -137,7 +139,9 @@ class Outlook:
         """Tell of chips up to this one, and of a few more."""
         self._begun.append(position)
         # A thread whose chip was told of does not wait for another that is telling.
-        if self._lock.acquire(blocking=position not in self._told):
+        with timed(WAITING):
+            free = self._lock.acquire(blocking=position not in self._told)
+        if free:
             try:
                 while position not in self._told and self._tell_next():
                     pass
@@ -187,10 +191,13 @@ class Once:
         return read
 
 
-def stepped(windows: Windows, element: Any) -> Any:
-    """Take a chip through the plan's steps."""
+def stepped(windows: Windows, position: int, element: Any) -> Any:
+    """Take a chip through the plan's steps; those that draw each have random numbers of their own."""
+    number = 0
     for step in windows.steps:
-        element = dataset_wanted(step, step(element), element)
+        key = (*windows.order.key(number), int(windows.ids[position])) if step.draws else ()
+        number += step.draws
+        element = dataset_wanted(step, step(element, key), element)
     return element
 
 
@@ -205,9 +212,20 @@ def identified(element: Any, windows: Windows, position: int) -> Any:
     return _named(element, windows, position, windows.margin)
 
 
+def known(windows: Windows, position: int) -> dict[str, Any]:
+    """Give what the plan's columns say of a chip, as plain values; dates as ISO text."""
+    return {name: _plain(windows.frame.column(name, position)) for name in windows.columns}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) -> xr.Dataset:
     return dataset.assign_coords(chip=_identity(windows, position, margin))
 
 
-def _identity(windows: Windows, position: int, margin: int) -> tuple[tuple[()], Any, dict[str, int]]:
-    return (), windows.ids[position], {"margin": margin}
+def _identity(windows: Windows, position: int, margin: int) -> tuple[tuple[()], Any, dict[str, Any]]:
+    return (), windows.values("id", position), known(windows, position) | {"margin": margin}

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import shapely
 import xarray as xr
 
-from geopipes.chips.footprints import chunks, distinct, geodesic, members, rectangles
+from geopipes.chips.footprints import distinct, geodesic, members, rectangles
 from geopipes.chips.keeping import Kept, Row
 from geopipes.chips.laying import laid_on
 from geopipes.chips.loading import Reading
 from geopipes.chips.places import given, plane
+from geopipes.chips.rows import chunks
 from geopipes.chips.tables import OWN, assign
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import Cubes

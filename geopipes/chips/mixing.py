@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from geopipes.chips.choosing import SLACK, allotted, sample, shared_out
-from geopipes.chips.windows import Windows
+from geopipes.chips.rows import shuffled
+from geopipes.chips.windows import Order, Windows, check_some
 from geopipes.errors import ChipError
 
 
@@ -50,7 +52,7 @@ def mix(plans: Mapping[str, Windows], *, shares: Mapping[str, float], seed: int,
     part = shared_out(shares, np.array([*plans]), np.array([len(plan) for plan in plans.values()]), call)
     if n is None:
         n = int(min(len(plan) / share for plan, share in zip(plans.values(), part, strict=True) if share > 0) + SLACK)
-    wanted = dict(zip(plans, allotted(n, part), strict=True))
+    wanted = dict(zip(plans, allotted(n, part, call), strict=True))
     if short := [f"{name}: {wanted[name]} of {len(plan)}" for name, plan in plans.items() if wanted[name] > len(plan)]:
         raise ChipError(f"{call}: more windows are asked for than there are ({', '.join(short)}); use a smaller n")
     seeds = np.random.default_rng(seed).integers(1 << 32, size=len(plans))
@@ -66,9 +68,9 @@ def _one(plans: Mapping[str, Windows]) -> Windows:
     """Put plans one after the other; cubes that are the same stand once."""
     cubes = {id(cube): cube for plan in plans.values() for cube in plan.cubes}
     number = {key: i for i, key in enumerate(cubes)}
-    parts = [np.array([number[id(cube)] for cube in plan.cubes])[plan.cube] for plan in plans.values()]
-    places: dict[str, Any] = {
-        k: np.concatenate([getattr(plan, k) for plan in plans.values()]) for k in ("time", "row", "col")
+    cube = [np.array([number[id(cube)] for cube in plan.cubes])[plan.cube] for plan in plans.values()]
+    place: dict[str, Any] = {
+        name: np.concatenate([plan.values(name) for plan in plans.values()]) for name in ("time", "row", "col")
     }
     columns = {
         "source": np.repeat([*plans], [len(plan) for plan in plans.values()]),
@@ -77,12 +79,12 @@ def _one(plans: Mapping[str, Windows]) -> Windows:
     tables = [pd.DataFrame(dict(plan.columns), index=range(len(plan))) for plan in plans.values()]
     joined = pd.concat(tables, ignore_index=True)
     columns |= {str(name): joined[name].to_numpy() for name in joined.columns if name not in columns}
-    whole = next(iter(plans.values()))
-    ids, cube = np.arange(len(joined)), np.concatenate(parts)
-    return replace(whole, cubes=tuple(cubes.values()), ids=ids, cube=cube, left_out=0, columns=columns, **places)
+    head = next(iter(plans.values()))
+    whole = Windows.of(tuple(cubes.values()), head.size, cube=np.concatenate(cube), **place, columns=columns)
+    return replace(whole, margin=head.margin, dates=head.dates, steps=head.steps)
 
 
-def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
+def by_scene(windows: Windows, batch: int, *, seed: int, epoch: int = 0) -> Windows:
     """Put the windows in a random order in which each batch is of one scene: of one cube's date.
 
     Parameters
@@ -90,6 +92,7 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     windows : (N,) a plan
     batch : windows in a batch; the plan's order gives batches by ``.batch(batch)``
     seed : of numpy's PCG64
+    epoch : another one is another order; `geopipes.orders.epoch` gives that of the windows chosen here
 
     Returns
     -------
@@ -101,14 +104,18 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     ChipError
         if no scene has enough windows for a batch
     """
+    check_some(windows, f"by_scene({batch})")
     if batch < 1:
         raise ChipError(f"by_scene({batch}): give the windows in a batch, at least 1")
-    rng = np.random.default_rng(seed)
-    scene = windows.cube * (int(windows.time.max(initial=0)) + 1) + windows.time
+    rng = np.random.default_rng((seed, epoch))
+    windows, every = windows.take(np.argsort(windows.ids, kind="stable")), len(windows)
+    time = windows.time
+    scene = windows.cube * (int(time.max(initial=0)) + 1) + time
+    del time
     scene = pd.factorize(scene)[0]
     held = np.bincount(scene)
     scene = scene.astype(np.min_scalar_type(len(held)))
-    order = rng.permutation(len(scene)).astype(np.min_scalar_type(len(scene)))
+    order = shuffled(len(scene), rng)
     order = order[np.argsort(scene[order], kind="stable")]
     whole = held // batch * batch
     starts = np.cumsum(held) - held
@@ -116,4 +123,5 @@ def by_scene(windows: Windows, batch: int, *, seed: int) -> Windows:
     if len(firsts) == 0:
         raise ChipError(f"by_scene({batch}): the {len(held)} scenes have at most {held.max(initial=0)} windows each")
     chosen = order[(rng.permutation(firsts)[:, None] + np.arange(batch)).ravel()]
-    return replace(windows.take(chosen), left_out=len(windows) - len(chosen))
+    again = partial(by_scene, batch=batch, seed=seed)
+    return replace(windows.take(chosen), left_out=every - len(chosen), order=Order(seed, epoch, again))

@@ -12,7 +12,8 @@ from odc.geo.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
 from geopipes import grids
-from geopipes.chips.footprints import DEGREES, Floats, Geometries, centres, chunks, members, rectangles
+from geopipes.chips.footprints import DEGREES, Floats, Geometries, centres, members, rectangles
+from geopipes.chips.rows import ALL, chunks
 from geopipes.chips.windows import Windows
 from geopipes.errors import ChipError
 
@@ -69,7 +70,7 @@ def ground(windows: Windows, crs: pyproj.CRS | None = None) -> Geometries:
     (n,) shapely polygons, of groups that lie apart multipolygons
     """
     flat = (plane(windows) if crs is None else crs).to_wkt()
-    found = [rectangles(part, np.arange(len(part)), flat) for part in members(windows)]
+    found = [rectangles(part, ALL, flat) for part in members(windows)]
     return found[0] if len(found) == 1 else np.asarray(shapely.union_all(np.stack(found, axis=1), axis=1))
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from geopipes.chips.cutting import Coverage, _covered, _distance, _pair
+from geopipes.chips.cutting import Coverage, _distance, _pair, fits
 from geopipes.chips.fields import Field, fields
 from geopipes.chips.footprints import DEGREES, Geometries, times
 from geopipes.chips.places import OWN, given, moved, table_columns
@@ -73,26 +73,24 @@ def around(
         as in `geopipes.chips.chip`
     """
     call = f"around(size={size})"
-    shape = _pair(size, "size")
+    shape = _pair(size, "size", "around")
     shapes, crs = given(points, call)
     if (shapely.get_type_id(shapes) != shapely.GeometryType.POINT).any():
         raise ChipError(f"{call}: other shapes than points; write points.representative_point(), or inside(...)")
+    if outside not in ("refuse", "leave out"):
+        raise ChipError(f"{call}: outside={outside!r}: use 'refuse' or 'leave out'")
     if when is not None and (time is None or when not in getattr(points, "columns", ())):
         raise ChipError(f"{call}: when={when!r} names a column of dates, and needs time=, the dates in a window")
-    ranges, _ = fields(cubes, shape, margin=margin, time=time)
-    windows, has = _centred(ranges, cubes, shapes, crs, (shape, margin, time, coverage))
-    if not has.all() and (outside == "refuse" or not has.any()):
-        lost = np.flatnonzero(~has)
-        raise ChipError(
-            f"{call}: {len(lost)} of {len(has)} points have no window within the data, the first {shapes[lost[0]]} in "
-            f"{crs}; check their CRS, leave them out with outside='leave out', or use coverage='any'"
-        )
+    ranges, _ = fields(cubes, shape, call, margin=margin, time=time)
+    windows, has = _centred(ranges, cubes, shapes, crs, (shape, margin, time, coverage, call))
+    if outside == "refuse" or not has.any():
+        _check_all(has, shapes, crs, f"{call}: points", "leave them out with outside='leave out'")
     columns = {"point": np.asarray(points.index), **table_columns(points, "point")}
-    windows = replace(windows, columns=columns).take(np.flatnonzero(has))
+    windows = windows.with_columns(columns).take(np.flatnonzero(has))
     if time is not None:
         dates = None if when is None else table_columns(points[[when]].rename(columns={when: "when"}), "")["when"]
         windows = _timed(windows, ranges, time, None if dates is None else dates[has])
-    return replace(windows, ids=np.arange(len(windows)), left_out=int((~has).sum()))
+    return replace(windows.numbered(), left_out=int((~has).sum()))
 
 
 def _centred(
@@ -100,15 +98,14 @@ def _centred(
     cubes: Cubes,
     shapes: Geometries,
     crs: CRS,
-    options: tuple[tuple[int, int], int, int | None, Coverage],
+    options: tuple[tuple[int, int], int, int | None, Coverage, str],
 ) -> tuple[Windows, npt.NDArray[np.bool_]]:
     """Give the window around each point, and whether it has one."""
-    size, margin, time, coverage = options
+    size, margin, time, coverage, call = options
     x, y = shapely.get_x(shapes), shapely.get_y(shapes)
     lon, lat = pyproj.Transformer.from_crs(crs.proj, DEGREES, always_xy=True).transform(x, y)
     best = np.full(len(shapes), np.inf)
-    numbers = np.arange(len(shapes))
-    cube, row, col, none = (np.zeros(len(shapes), np.int64) for _ in range(4))
+    cube, row, col = (np.zeros(len(shapes), np.int64) for _ in range(3))
     for field in ranges:
         geobox, zone = field.cube.geobox, field.cube.crs.proj.utm_zone
         there = pyproj.Transformer.from_crs(crs.proj, field.cube.crs.proj, always_xy=True).transform(x, y)
@@ -119,18 +116,30 @@ def _centred(
         starts = [np.round((at[k][mine] - size[k] / 2) / field.stride[k]).astype(np.int64) for k in (0, 1)]
         places = [start * stride for start, stride in zip(starts, field.stride, strict=True)]
         index = np.full(len(mine), field.index)
-        some = Windows(cubes.cubes, size, margin, time, numbers[mine], index, none[mine], *places)
-        kept = np.flatnonzero(_covered(some, coverage) & ((coverage == "any") | _on_grid(some, field)))
+        some = Windows.of(cubes.cubes, size, row=places[0], col=places[1], cube=index)
+        kept = np.flatnonzero(fits(some, coverage, call, owned=False) & ((coverage == "any") | _on_grid(some, field)))
         mine = mine[kept]
         cube[mine], row[mine], col[mine], best[mine] = field.index, places[0][kept], places[1][kept], away[mine]
-    return Windows(cubes.cubes, size, margin, time, numbers, cube, none, row, col), np.isfinite(best)
+    windows = Windows.of(cubes.cubes, size, row=row, col=col, cube=cube, margin=margin, dates=time)
+    return windows, np.isfinite(best)
+
+
+def _check_all(has: npt.NDArray[np.bool_], shapes: Geometries, crs: CRS, what: str, mend: str) -> None:
+    """Raise where some of the places have no window."""
+    if not has.all():
+        lost = np.flatnonzero(~has)
+        raise ChipError(
+            f"{what} without a window within the data: {len(lost)} of {len(has)}, the first {shapes[lost[0]]} in {crs}"
+            f"; check their CRS, {mend}, or use coverage='any'"
+        )
 
 
 def _on_grid(windows: Windows, field: Field) -> npt.NDArray[np.bool_]:
     """Say which windows their cube's grid holds whole."""
     height, width = field.cube.geobox.shape
-    bottom, right = windows.row + windows.size[0], windows.col + windows.size[1]
-    inside: npt.NDArray[np.bool_] = (windows.row >= 0) & (windows.col >= 0) & (bottom <= height) & (right <= width)
+    row, col = windows.row, windows.col
+    bottom, right = row + windows.size[0], col + windows.size[1]
+    inside: npt.NDArray[np.bool_] = (row >= 0) & (col >= 0) & (bottom <= height) & (right <= width)
     return inside
 
 
@@ -142,16 +151,16 @@ def _timed(windows: Windows, ranges: list[Field], time: int, when: Any) -> Windo
         counts[[*fields_of]] = [-(-len(field.dates) // time) for field in ranges]
         often = counts[windows.cube]
         start = (np.arange(often.sum()) - np.repeat(np.cumsum(often) - often, often)) * time
-        return replace(windows.take(np.repeat(np.arange(len(windows)), often)), time=start)
+        return windows.take(np.repeat(np.arange(len(windows)), often)).placed(time=start)
     dates = np.asarray(when, "datetime64[ns]")
     if np.isnat(dates).any():
         raise ChipError(f"around(when=...): {int(np.isnat(dates).sum())} points have no date; write points.dropna()")
-    start = np.zeros(len(windows), np.int64)
+    start, cube = np.zeros(len(windows), np.int64), windows.cube
     for index, field in fields_of.items():
-        mine = np.flatnonzero(windows.cube == index)
+        mine = np.flatnonzero(cube == index)
         nearest = _nearest(times(field.cube), dates[mine])
         start[mine] = np.clip(nearest - (time - 1) // 2, 0, field.dates[-1])
-    return replace(windows, time=start)
+    return windows.placed(time=start)
 
 
 def _nearest(there: npt.NDArray[np.datetime64], wanted: npt.NDArray[np.datetime64]) -> Indices:
@@ -195,27 +204,35 @@ def at(
         for windows that lie off the cubes, footprints of another size, and ids that are not unique
     """
     call = f"at(size={size})"
-    shape = _pair(size, "size")
+    shape = _pair(size, "size", "at")
+    ranges, _ = fields(cubes, shape, call, margin=margin, time=time)
     if {"row", "col"} <= set(table.columns):
-        ranges, _ = fields(cubes, shape, margin=margin, time=time)
         cube, date, row, col = (_whole(table, name, call) for name in PLACE)
-        windows = Windows(cubes.cubes, shape, margin, time, np.arange(len(table)), cube, date, row, col)
+        windows = Windows.of(
+            cubes.cubes, shape, row=row, col=col, cube=cube, time=date, margin=margin, dates=time,
+            columns=table_columns(table.drop(columns=list(OWN), errors="ignore"), "table"),
+        )  # fmt: skip
         _check_there(windows, ranges, call)
-        windows = replace(windows, columns=table_columns(table.drop(columns=list(OWN), errors="ignore"), "table"))
     else:
         shapes, crs = given(table, call)
-        numbered: Any = table.reset_index(drop=True)
-        middles = numbered.set_geometry(shapely.centroid(shapes), crs=crs.to_wkt())
-        windows = around(cubes, middles, shape, margin=margin, time=time, coverage=coverage)
-        _check_size(windows, shapes[windows.columns["point"]], crs, call)
-        table = numbered.loc[windows.columns["point"]]
+        middles = shapely.centroid(shapes)
+        windows, has = _centred(ranges, cubes, middles, crs, (shape, margin, time, coverage, call))
+        _check_all(has, middles, crs, f"{call}: footprints", "leave them out of the table")
+        windows = windows.with_columns({"line": windows.ids})
+        windows = windows if time is None else _timed(windows, ranges, time, None)
+        line = windows.columns["line"]
+        _check_size(windows, shapes[line], crs, call)
+        table = table.iloc[line]
         others = table.drop(columns=[name for name in OWN if name != table.geometry.name], errors="ignore")
-        windows = replace(windows, columns=table_columns(others, "table"))
+        places = {name: windows.values(name) for name in PLACE}
+        windows = Windows.of(
+            cubes.cubes, shape, **places, margin=margin, dates=time, columns=table_columns(others, "table")
+        )
     if "id" in table.columns:
         ids = _whole(table, "id", call)
         if len(np.unique(ids)) != len(ids):
             raise ChipError(f"{call}: the column 'id' names windows more than once; drop it, or make it unique")
-        windows = replace(windows, ids=ids)
+        windows = windows.placed(ids=ids)
     return windows
 
 
@@ -230,14 +247,15 @@ def _whole(table: pd.DataFrame, name: str, call: str) -> Indices:
 def _check_there(windows: Windows, ranges: list[Field], call: str) -> None:
     """Raise where windows name cubes or dates that are not there, or lie off the grid."""
     there = np.zeros(len(windows), bool)
+    cube, time, row, col = (windows.values(name) for name in PLACE)
     for field in ranges:
         height, width = field.cube.geobox.shape
-        here = (windows.cube == field.index) & np.isin(windows.time, field.dates)
-        here &= (windows.row < height) & (windows.row + windows.size[0] > 0)
-        there |= here & (windows.col < width) & (windows.col + windows.size[1] > 0)
+        here = (cube == field.index) & np.isin(time, field.dates)
+        here &= (row < height) & (row + windows.size[0] > 0)
+        there |= here & (col < width) & (col + windows.size[1] > 0)
     if not there.all():
         i = int(np.argmin(there))
-        names = ", ".join(f"{name} {getattr(windows, name)[i]}" for name in PLACE)
+        names = ", ".join(f"{name} {windows.values(name, i)}" for name in PLACE)
         raise ChipError(
             f"{call}: {int((~there).sum())} of {len(there)} windows lie off the {len(windows.cubes)} cubes, the first "
             f"in line {i}, {names}; was the table made of other cubes, or for another time=?"
@@ -246,8 +264,9 @@ def _check_there(windows: Windows, ranges: list[Field], call: str) -> None:
 
 def _check_size(windows: Windows, shapes: Geometries, crs: CRS, call: str) -> None:
     """Raise where footprints have another size than windows."""
+    numbers = windows.cube
     for index, cube in enumerate(windows.cubes):
-        mine = np.flatnonzero(windows.cube == index)
+        mine = np.flatnonzero(numbers == index)
         whole = windows.size[0] * windows.size[1] * abs(cube.geobox.affine.a * cube.geobox.affine.e)
         share = shapely.area(moved(shapes[mine], crs.proj, cube.crs.proj)) / whole
         if (np.abs(share - 1) > SAME_SIZE).any():

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geopipes.chips.cutting import Coverage, _covered, _owned
+from geopipes.chips.cutting import Coverage, fits
 from geopipes.chips.fields import Field
 from geopipes.chips.footprints import Floats, Geometries
-from geopipes.chips.windows import Indices, Windows, boxes
+from geopipes.chips.windows import Indices, Windows, boxes_of
 from geopipes.errors import ChipError
 
 AT_ONCE = 1 << 18
@@ -78,7 +78,8 @@ class Area:
     def holds(self, windows: Windows, part: Indices) -> npt.NDArray[np.bool_]:
         """Say which windows, all of this cube, lie in their part."""
         if self.whole:
-            held: npt.NDArray[np.bool_] = shapely.covers(self.shapes[part], boxes(windows, np.ones(len(windows), bool)))
+            whole = boxes_of(self.field.cube, windows.size, windows.row, windows.col)
+            held: npt.NDArray[np.bool_] = shapely.covers(self.shapes[part], whole)
             return held
         affine = self.field.cube.geobox.affine
         x = affine.c + affine.a * (windows.col + windows.size[1] / 2)
@@ -106,7 +107,7 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
     while fitted < wanted and tries < most:
         needed = most - tries if ask.n is None else 64 + 1.1 * (wanted - fitted) * (tries + 1) / (fitted + 1)
         picks = np.searchsorted(total, rng.random(int(min(AT_ONCE, needed))) * total[-1], side="right")
-        windows, label, at = _tried(blank, areas, parts[picks], ask.coverage, rng)
+        windows, label, at = _tried(blank, areas, parts[picks], ask, rng)
         found.append((windows, label, tries + at))
         tries, fitted = tries + len(picks), fitted + len(windows)
     if fitted < (1 if ask.n is None else wanted):
@@ -118,11 +119,11 @@ def drawn(blank: Windows, areas: list[Area], ask: Ask) -> tuple[Windows, Indices
     if ask.n is not None:
         windows, label, tries = windows[: ask.n], label[: ask.n], int(at[ask.n])  # tries before window n + 1 fitted
     probability = windows.columns["probability"] * (tries / total[-1])
-    return replace(windows, ids=np.arange(len(windows)), columns={"probability": probability}), label
+    return windows.numbered().with_columns({"probability": probability}), label
 
 
 def _tried(
-    blank: Windows, areas: list[Area], parts: Indices, coverage: Coverage, rng: np.random.Generator
+    blank: Windows, areas: list[Area], parts: Indices, ask: Ask, rng: np.random.Generator
 ) -> tuple[Windows, Indices, Indices]:
     """Try a candidate in each of the parts (number of the area, of its polygon): (count, 2).
 
@@ -145,25 +146,24 @@ def _tried(
         kept = np.flatnonzero(area.holds(windows, part))
         found.append((windows.take(kept), area.label[part[kept]], at[kept]))
     windows, label, at = _joined(found)
-    fits = _owned(windows)
-    if not areas[0].whole:  # what an area holds whole is covered already
-        fits &= _covered(windows, coverage)
+    inside = "any" if areas[0].whole else ask.coverage  # what an area holds whole is covered already
+    fit = fits(windows, inside, ask.call)
     order = np.argsort(at)
-    kept = order[fits[order]]
+    kept = order[fit[order]]
     return windows.take(kept), label[kept], at[kept]
 
 
 def _placed(blank: Windows, cube: Indices, time: Indices, row: Indices, col: Indices, ground: Floats) -> Windows:
     """Give a plan windows."""
-    columns = {"probability": ground}
-    return replace(blank, ids=np.arange(len(cube)), cube=cube, time=time, row=row, col=col, columns=columns)
+    placed = Windows.of(
+        blank.cubes, blank.size, row=row, col=col, cube=cube, time=time, columns={"probability": ground}
+    )
+    return replace(blank, frame=placed.frame)
 
 
 def _joined(found: list[tuple[Windows, Indices, Indices]]) -> tuple[Windows, Indices, Indices]:
     """Put what several rounds found in one line."""
     plans, labels, at = zip(*found, strict=True)
-    cube, time, row, col = (
-        np.concatenate([getattr(w, name) for w in plans]) for name in ("cube", "time", "row", "col")
-    )
+    cube, time, row, col = (np.concatenate([w.values(name) for w in plans]) for name in ("cube", "time", "row", "col"))
     ground = np.concatenate([plan.columns["probability"] for plan in plans])
     return _placed(plans[0], cube, time, row, col, ground), np.concatenate(labels), np.concatenate(at)

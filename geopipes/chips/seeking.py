@@ -75,7 +75,7 @@ def seek(
         for other shapes than points, and points at latitudes where there is no UTM
     """
     call = f"seek(size={size})"
-    height, width = _pair(size, "size")
+    height, width = _pair(size, "size", "seek")
     if min(height, width) < 1 or margin < 0 or not resolution > 0:
         raise ChipError(f"{call}: size {height} x {width} px, margin {margin}, resolution {resolution}; all above 0")
     shapes, crs = given(points, call)
@@ -90,9 +90,7 @@ def seek(
     start = np.full(len(cubes), margin)
     numbers = np.arange(len(cubes))
     columns = {"point": np.asarray(points.index), **table_columns(points, "point")}
-    return Windows(
-        cubes, (height, width), margin, None, numbers, numbers, np.zeros_like(numbers), start, start, columns=columns
-    )
+    return Windows.of(cubes, (height, width), row=start, col=start, cube=numbers, margin=margin, columns=columns)
 
 
 def settle(windows: Windows, *, threads: int = 8) -> Windows:
@@ -112,14 +110,19 @@ def settle(windows: Windows, *, threads: int = 8) -> Windows:
     EmptySearch
         if nothing is found at any point
     """
-    used = np.unique(windows.cube)
+    if threads < 1:
+        raise ChipError(f"settle(threads={threads}): at least one thread searches")
+    cube = windows.cube
+    used = np.unique(cube)
     there = np.zeros(len(windows.cubes), bool)
     with ThreadPoolExecutor(threads, thread_name_prefix="geopipes-seek") as pool:
         there[used] = [*pool.map(_has_items, [windows.cubes[index] for index in used])]
-    kept = np.flatnonzero(there[windows.cube])
+    kept = np.flatnonzero(there[cube])
     if len(kept) == 0:
         raise EmptySearch(f"settle: none of the {len(windows)} points has items; widen the dates or the filter of find")
-    return replace(windows.take(kept), left_out=len(windows) - len(kept))
+    found, cube = np.unique(cube[kept], return_inverse=True)
+    cubes = tuple(windows.cubes[index] for index in found)  # what is empty is not asked again, say for its dates
+    return replace(windows.take(kept).placed(cube=cube), cubes=cubes, left_out=len(windows) - len(kept))
 
 
 def _has_items(cube: Cube) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import pandas as pd
 import pyproj
 import shapely
 
-from geopipes.chips.footprints import DEGREES, Floats, Geometries, chunks, corners, members, polygons, spans, times
+from geopipes.chips.footprints import DEGREES, Floats, Geometries, corners, members, polygons, spans, times
+from geopipes.chips.groups import Groups
+from geopipes.chips.rows import AT_ONCE, chunks, where
 from geopipes.chips.touching import coverage as coverage_of
 from geopipes.chips.touching import items_of_each
-from geopipes.chips.windows import Windows
+from geopipes.chips.windows import PLACE, Windows
 from geopipes.errors import ChipError
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def query(windows: Windows, condition: str | npt.ArrayLike | pd.Series[Any] | pd
         )
     if not mask.any():
         raise ChipError(f"{what} holds for none of the {len(windows)} chips")
-    kept = windows.take(np.flatnonzero(mask))
+    kept = windows.take(where(mask))
     return assign(kept, rows) if isinstance(condition, pd.DataFrame) else kept
 
 
@@ -132,19 +134,19 @@ def assign(windows: Windows, table: pd.DataFrame | None = None, /, **columns: np
             raise ChipError(f"assign({name}=...): the plan's own columns {OWN} say what it is; use another name")
         if array.ndim > 0 and array.shape != (len(windows),):
             raise ChipError(f"assign({name}=...) has shape {array.shape}; needed is ({len(windows)},), or one value")
-        added[name] = np.broadcast_to(array, len(windows)).copy() if array.ndim == 0 else array
-    return replace(windows, columns={**windows.columns, **added})
+        added[name] = array
+    return windows.with_columns(added)
 
 
-def column(windows: Windows, name: str) -> npt.NDArray[Any]:
-    """Give one column of the table, (n,).
+def column(windows: Windows, name: str, call: str = "column") -> npt.NDArray[Any]:
+    """Give one column of the table, (n,); ``call`` is what asked for it, for errors.
 
     Raises
     ------
     ChipError
         if there is none of this name
     """
-    return np.asarray(_column(windows, name))
+    return np.asarray(_column(windows, name, call))
 
 
 def outlines(windows: Windows, crs: Any = DEGREES) -> Geometries:
@@ -171,32 +173,34 @@ def _frame(windows: Windows, costly: Iterable[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: _column(windows, name) for name in names}, index=windows.ids)
 
 
-def _column(windows: Windows, name: str) -> Any:
+def _column(windows: Windows, name: str, call: str = "table") -> Any:
     """Give one column as the table holds it."""
     if name in windows.columns:
         return windows.columns[name]
-    if name in ("cube", "time", "row", "col"):
-        return getattr(windows, name)
+    if name in PLACE:
+        return windows.values(name)
     if name in ("start", "end"):
         return _end(windows, 0 if name == "start" else 1)
     if name == "grid_crs":
         names, code = np.unique([str(cube.crs) for cube in windows.cubes], return_inverse=True)
         return pd.Categorical.from_codes(code[windows.cube], names.tolist())
-    made = {"id": lambda _: windows.ids, "items": items_of_each, "coverage": coverage_of}
+    made = {"items": items_of_each, "coverage": coverage_of}
     if name not in made:
-        raise ChipError(f"there is no column {name!r}; there are {[*PLAIN, *COSTLY, *windows.columns]}")
+        raise ChipError(f"{call}: there is no column {name!r}; there are {[*PLAIN, *COSTLY, *windows.columns]}")
     return made[name](windows)
 
 
 def _end(windows: Windows, which: int) -> npt.NDArray[np.datetime64]:
     """Give the first (0) or last (1) date of each chip, of groups over all members."""
-    dates = []
+    found = np.full(len(windows), "NaT", "datetime64[ns]")
     for part in members(windows):
         stamps = [np.append(times(cube), np.datetime64("NaT", "ns")) for cube in part.cubes]
         last = np.array([len(stamp) - 1 for stamp in stamps])
-        begin = np.cumsum(last + 1) - last - 1
-        dates.append(np.concatenate(stamps)[begin[part.cube] + np.minimum(spans(part)[which], last[part.cube])])
-    found: npt.NDArray[np.datetime64] = (np.fmin, np.fmax)[which].reduce(dates)
+        begin, every = np.cumsum(last + 1) - last - 1, np.concatenate(stamps)
+        for at in chunks(len(part)):
+            cube = part.values("cube", at)
+            dates = every[begin[cube] + np.minimum(spans(part, at)[which], last[cube])]
+            found[at] = (np.fmin, np.fmax)[which](found[at], dates)
     return found
 
 
@@ -215,10 +219,29 @@ def _places(windows: Windows, ids: pd.Index[Any], what: str) -> npt.NDArray[np.i
 
 
 def _evaluated(windows: Windows, condition: str, what: str) -> npt.NDArray[Any]:
-    """Work out an expression over the columns of the table."""
-    asked = [name for name in COSTLY if re.search(rf"\b{name}\b", condition)]
-    frame = _frame(windows, asked)
+    """Work out an expression over the columns of the table, those it names alone.
+
+    One that only compares and reckons is the same for some windows at a time, and takes no more memory for many.
+    """
+    every = [*PLAIN, *COSTLY, *windows.columns]
+    names = [name for name in every if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", condition)]
+    local = _local(condition) and not {*COSTLY} & {*names} and not isinstance(windows, Groups)
+    size = AT_ONCE if local else max(len(windows), 1)
+    found: list[npt.NDArray[Any]] = []
     try:
-        return np.asarray(frame.eval(condition))
+        for at in chunks(len(windows), size):
+            some = windows if size >= len(windows) else windows.take(np.arange(at.start, at.stop))
+            frame = pd.DataFrame({name: _column(some, name) for name in names}, index=some.ids)
+            found.append(np.asarray(frame.eval(condition)))
     except (ValueError, TypeError, KeyError, NameError, AttributeError, SyntaxError, NotImplementedError) as error:
-        raise ChipError(f"{what} cannot be worked out: {error}; there are the columns {[*frame.columns]}") from error
+        raise ChipError(f"{what} cannot be worked out: {error}; there are the columns {every}") from error
+    return np.concatenate(found) if found and found[0].ndim else np.asarray(found[0] if found else np.empty(0, bool))
+
+
+def _local(condition: str) -> bool:
+    """Say whether a condition asks nothing of a window that others decide, such as a mean of all."""
+    try:
+        parts = ast.walk(ast.parse(condition.strip(), mode="eval"))
+    except SyntaxError:  # as pandas writes it: `a name`, @variable
+        return False
+    return not any(isinstance(part, ast.Call | ast.Subscript | ast.Attribute) for part in parts)

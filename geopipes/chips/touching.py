@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy.typing as npt
 import shapely
 
 from geopipes import grids
-from geopipes.chips.footprints import chunks, edges, members, spans, times
+from geopipes.chips.footprints import edges, members, of_cube, spans, times
 from geopipes.chips.groups import Sequences
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import Cube, MappedCube
@@ -36,10 +38,10 @@ def items_of_each(windows: Windows) -> npt.NDArray[np.object_]:
     """Give the ids of the items that touch each chip at its dates: (n,) tuples, in the order of time."""
     found: list[list[tuple[int, str]]] = [[] for _ in range(len(windows))]
     for part in _moments(windows):
-        begin, end = spans(part)
-        for at, rasters, pairs in _touching(part):
-            for chip, raster in zip(at[pairs[0]].tolist(), pairs[1].tolist(), strict=True):
-                found[chip] += _within(rasters[raster], begin[chip], end[chip])
+        for at, rasters, (chip, raster) in _touching(part):
+            begin, end = spans(part, at[chip])
+            for row in zip(at[chip].tolist(), raster.tolist(), begin.tolist(), end.tolist(), strict=True):
+                found[row[0]] += _within(rasters[row[1]], row[2], row[3])
     ids = np.empty(len(windows), object)
     ids[:] = [tuple(dict.fromkeys(item for _, item in sorted(dated))) for dated in found]
     return ids
@@ -49,11 +51,9 @@ def items_of_all(windows: Windows) -> set[str]:
     """Give the ids of the items that touch some chip of a plan at its dates."""
     found: set[str] = set()
     for part in _moments(windows):
-        begin, end = spans(part)
-        for at, rasters, pairs in _touching(part):
-            chips = at[pairs[0]]
-            for raster, low, high in np.unique([pairs[1], begin[chips], end[chips]], axis=1).T.tolist():
-                found |= {item for _, item in _within(rasters[raster], low, high)}
+        for at, rasters, (chip, raster) in _touching(part):
+            for number, low, high in np.unique([raster, *spans(part, at[chip])], axis=1).T.tolist():
+                found |= {item for _, item in _within(rasters[number], low, high)}
     return found
 
 
@@ -61,15 +61,13 @@ def days_of_all(windows: Windows) -> set[str]:
     """Give the days (UTC) of which a plan holds images; of several inputs the first's."""
     found: set[str] = set()
     for part in _moments(windows):
-        begin, end = spans(part)
         for index, cube in enumerate(part.cubes):
-            mine, stamps = part.cube == index, times(cube).astype("datetime64[D]")
-            if mine.any() and len(stamps):
-                low, high = np.zeros((2, len(stamps) + 1), np.int64)
-                np.add.at(low, begin[mine], 1)
-                np.add.at(high, end[mine] + 1, 1)
-                seen = np.cumsum(low - high)[:-1] > 0
-                found |= {str(day) for day in stamps[seen] if not np.isnat(day)}
+            stamps = times(cube).astype("datetime64[D]")
+            open_ = np.zeros(len(stamps) + 2, np.int64)  # how many windows begin at a date, less those that end before
+            for at in of_cube(part, index) if len(stamps) else ():
+                first, last = spans(part, at)
+                open_ += np.bincount(first, minlength=len(open_)) - np.bincount(last + 1, minlength=len(open_))
+            found |= {str(day) for day in stamps[np.cumsum(open_)[:-2] > 0] if not np.isnat(day)}
     return found
 
 
@@ -78,19 +76,16 @@ def coverage(windows: Windows) -> npt.NDArray[np.float32]:
     least = np.ones(len(windows), np.float32)
     for part in members(windows):
         for index, cube in enumerate(part.cubes):
-            mine = np.flatnonzero(part.cube == index)
-            if len(mine) == 0:
-                continue
-            footprint = cube.footprint
-            shapely.prepare(footprint)
             whole = part.size[0] * part.size[1] * abs(cube.geobox.affine.a * cube.geobox.affine.e)
-            for piece in chunks(len(mine)):
-                left, bottom, right, top = edges(part, mine[piece])
+            for at in of_cube(part, index):
+                footprint = cube.footprint
+                shapely.prepare(footprint)
+                left, bottom, right, top = edges(part, at)
                 boxes = shapely.box(left, bottom, right, top)
                 area = shapely.area(boxes)
                 partly = np.flatnonzero(~shapely.covers(footprint, boxes))
                 area[partly] = shapely.area(shapely.intersection(footprint, boxes[partly]))
-                least[mine[piece]] = np.minimum(least[mine[piece]], area / whole)
+                least[at] = np.minimum(least[at], area / whole)
     return least
 
 
@@ -99,7 +94,8 @@ def _moments(windows: Windows) -> Iterator[Windows]:
     for part in members(windows):
         if isinstance(part, Sequences):
             for date in part.when.T:
-                yield Windows(part.cubes, part.size, part.margin, 1, part.ids, part.cube, date, part.row, part.col)
+                own = {field.name: getattr(part, field.name) for field in fields(Windows)}
+                yield Windows(**{**own, "dates": 1}).placed(time=date)
         else:
             yield part
 
@@ -118,20 +114,23 @@ def _touching(windows: Windows) -> Iterator[tuple[Indices, list[Dated], Indices]
         of the outlines
     """
     for index, cube in enumerate(windows.cubes):
-        mine = np.flatnonzero(windows.cube == index)
+        pieces = of_cube(windows, index)
+        first = next(pieces, None)
+        if first is None:
+            continue
         outlines: dict[Any, tuple[Geometry, dict[tuple[int, str], None]]] = {}
-        for date, source in _sources(cube) if len(mine) else ():
+        for date, source in _sources(cube):
             key = grids.key(source.geobox)
             if key not in outlines:
                 outlines[key] = (grids.extent(source.geobox, cube.crs), {})
             outlines[key][1][date, source.item] = None
         tree = shapely.STRtree([outline for outline, _ in outlines.values()])
         rasters = [list(dated) for _, dated in outlines.values()]
-        for piece in chunks(len(mine)):
-            left, bottom, right, top = edges(windows, mine[piece])
+        for at in chain((first,), pieces):
+            left, bottom, right, top = edges(windows, at)
             slack = EDGE * (right - left)
             boxes = shapely.box(left + slack, bottom + slack, right - slack, top - slack)
-            yield mine[piece], rasters, tree.query(boxes, predicate="intersects")
+            yield at, rasters, tree.query(boxes, predicate="intersects")
 
 
 def _sources(cube: Cube) -> Iterator[tuple[int, Source]]:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geopipes.chips.footprints import centres, chunks
+from geopipes.chips.footprints import centres
 from geopipes.chips.groups import Groups
 from geopipes.chips.partners import partners
 from geopipes.chips.places import plane
-from geopipes.chips.windows import Indices, Windows
+from geopipes.chips.rows import chunks
+from geopipes.chips.windows import Indices, Windows, check_some
 from geopipes.errors import ChipError
 
 
@@ -40,6 +41,7 @@ def triplets(windows: Windows, *, near: float, far: float, seed: int, n: int | N
         for distances that are not 0 < near < far, and where fewer than n windows have a neighbour and a distant
     """
     call = f"triplets(near={near}, far={far})"
+    check_some(windows, call)
     if not 0 < near < far:
         raise ChipError(f"{call}: both are metres, 0 < near < far")
     if n is not None and not 1 <= n <= len(windows):
@@ -64,7 +66,7 @@ def triplets(windows: Windows, *, near: float, far: float, seed: int, n: int | N
             f"{near:g} m and a window beyond {far:g} m, {n or 1} needed; use a larger near=, a smaller far= or n="
         )
     names = ("anchor", "neighbour", "distant")
-    return Groups.of({name: windows.take(member) for name, member in zip(names, members, strict=True)})
+    return Groups.together({name: windows.take(member) for name, member in zip(names, members, strict=True)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,7 @@ class _Cells:
     line : (n,) windows by scene, and by cell row by row
     keys : (n,) the number of the cell of each window of the line, rising
     shape : cells of a scene, rows and columns
+    dates : of a cube, at most
     """
 
     windows: Windows
@@ -88,6 +91,7 @@ class _Cells:
     line: npt.NDArray[np.unsignedinteger[Any]]
     keys: Indices
     shape: tuple[int, int]
+    dates: int
 
     @classmethod
     def of(cls, windows: Windows, side: float) -> _Cells:
@@ -98,7 +102,8 @@ class _Cells:
         # An empty cell on every side, so that neighbours never run into the next row or scene.
         shape = (int(y.max() / side) + 3, int(x.max() / side) + 3)
         none = np.empty(0, np.min_scalar_type(len(windows)))
-        cells = cls(windows, x, y, side, none, np.empty(len(windows), np.int64), shape)
+        dates = max(int(piece.max()) for piece in windows.pieces("time")) + 1
+        cells = cls(windows, x, y, side, none, np.empty(len(windows), np.int64), shape, dates)
         for at in chunks(len(windows)):
             cells.keys[at] = cells.key(at)
         line = np.argsort(cells.keys).astype(none.dtype)
@@ -107,7 +112,7 @@ class _Cells:
 
     def key(self, at: Indices | slice) -> Indices:
         """Give the number of the cell of some windows."""
-        scene = self.windows.cube[at] * (int(self.windows.time.max()) + 1) + self.windows.time[at]
+        scene = self.windows.values("cube", at) * self.dates + self.windows.values("time", at)
         row, col = ((axis[at] / self.side).astype(np.int64) + 1 for axis in (self.y, self.x))
         key: Indices = (scene * self.shape[0] + row) * self.shape[1] + col
         return key
@@ -119,8 +124,9 @@ class _Cells:
 
         def fits(i: Indices, number: Indices) -> npt.NDArray[np.bool_]:
             own, other = some[i], self.line[number].astype(np.int64)
-            row, col = self.windows.row, self.windows.col
-            elsewhere = (row[own] != row[other]) | (col[own] != col[other])
+            elsewhere = np.zeros(len(own), bool)
+            for name in ("row", "col"):
+                elsewhere |= self.windows.values(name, own) != self.windows.values(name, other)
             near: npt.NDArray[np.bool_] = elsewhere & (self._apart(own, other) <= self.side)
             return near
 

@@ -97,7 +97,7 @@ class Cube(ABC):
         """Record a step, to be run window by window."""
         return MappedCube(self, step)
 
-    def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int) -> None:
+    def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int, call: str) -> None:
         """Raise where such windows do not fall on whole pixels; only cubes of several grids can object."""
         return
 
@@ -178,9 +178,9 @@ class MappedCube(Cube):
         """Where every source has pixels: the base's."""
         return self.base.footprint
 
-    def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int) -> None:
+    def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int, call: str) -> None:
         """Ask the base."""
-        self.base.check_windows(size, stride, margin)
+        self.base.check_windows(size, stride, margin, call)
 
     def enclosing(self, name: str | None, bounds: dict[str, slice]) -> tuple[Window, dict[str, slice]]:
         """Ask the base."""

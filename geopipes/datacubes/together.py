@@ -134,15 +134,15 @@ class InputsCube(Cube):
         """Give the coordinates of a window in every input."""
         return {name: cube.place(self._window(name, window)) for name, cube in self.cubes.items()}
 
-    def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int) -> None:
-        """Raise where a window would cut a pixel of an input in two."""
+    def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int, call: str) -> None:
+        """Raise where a window would cut a pixel of an input in two; ``call`` is what asked for it."""
         for name, (_, _, *ratios) in self.places.items():
             for axis, ratio in zip((0, 1), ratios, strict=True):
                 lengths = {"size": size[axis], "size - overlap": stride[axis], "margin": margin}
                 for what, length in lengths.items():
                     if (length * ratio).denominator != 1:
                         raise GridMismatch(
-                            f"chip: {what} of {length} px is {float(length * ratio):g} px of input {name!r}: "
+                            f"{call}: {what} of {length} px is {float(length * ratio):g} px of input {name!r}: "
                             f"use multiples of {ratio.denominator}"
                         )
 

@@ -7,6 +7,16 @@ mistaken.
 """
 
 from geopipes.fingerprints.documents import chain, describe, fingerprint, steps_fingerprint
+from geopipes.fingerprints.values import step_document
 from geopipes.fingerprints.words import Document, differences, digest
 
-__all__ = ["Document", "chain", "describe", "differences", "digest", "fingerprint", "steps_fingerprint"]
+__all__ = [
+    "Document",
+    "chain",
+    "describe",
+    "differences",
+    "digest",
+    "fingerprint",
+    "step_document",
+    "steps_fingerprint",
+]

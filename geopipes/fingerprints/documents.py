@@ -8,8 +8,6 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes, MappedCube
 from geopipes.datacubes.elsewhere import ReprojectedCube
@@ -75,8 +73,8 @@ def describe(windows: Windows, *, chips: bool = True) -> Document:
         "steps": [step_document(step) for step in windows.steps],
     }
     if chips:
-        places = (windows.ids, windows.cube, windows.time, windows.row, windows.col)
-        document["chips"] = {"count": len(windows), "sha256": hashed(np.asarray(place, "<i8") for place in places)}
+        pieces = (piece for name in ("id", "cube", "time", "row", "col") for piece in windows.pieces(name))
+        document["chips"] = {"count": len(windows), "sha256": hashed(pieces)}
     return document
 
 

@@ -12,9 +12,11 @@ import pandas as pd
 import shapely
 
 from geopipes.chips import Windows
-from geopipes.chips.footprints import centres, chunks, members
+from geopipes.chips.footprints import centres, members
 from geopipes.chips.places import given
+from geopipes.chips.rows import chunks
 from geopipes.chips.tables import column as column_of
+from geopipes.chips.windows import check_some
 from geopipes.errors import ChipError
 from geopipes.orders.grounds import Ground
 from geopipes.orders.splitting import ROOM, Owner, apart, dealt, laid, named
@@ -57,7 +59,7 @@ def kfold(
         raise ChipError(
             f"{what}: {count} blocks give folds of {held.tolist()} chips; use fewer folds or smaller blocks"
         )
-    ground = replace(ground, windows=replace(windows, columns={**windows.columns, "fold": fold}))
+    ground = replace(ground, windows=windows.with_columns({"fold": fold}))
     pairs = []
     for number in range(k):
         owner = (fold == number).astype(np.int16)
@@ -151,7 +153,7 @@ def split_by_column(
         if there is no such column or value, or a split stays empty
     """
     what = f"split_by_column({column!r}, buffer={buffer:g})"
-    codes, found = pd.factorize(column_of(windows, column))
+    codes, found = pd.factorize(column_of(windows, column, what))
     if len(found) > np.iinfo(np.int16).max:
         raise ChipError(f"{what}: the column has {len(found)} values; give one that names splits")
     mend = "use a smaller buffer, or names=[...] of the values wanted"
@@ -210,6 +212,7 @@ def split_by_time(
     what = f"split_by_time({[str(cut)[:10] for cut in cuts]}, gap={str(rest)!r})"
     if len(cuts) == 0 or (np.diff(cuts) <= np.timedelta64(0)).any() or rest < pd.Timedelta(0):
         raise ChipError(f"{what}: give one or more dates, ascending, and a gap of 0 or more")
+    check_some(windows, what)
     begin, end = (column_of(windows, name) for name in ("start", "end"))
     if np.isnat(begin).any():
         raise ChipError(f"{what}: {int(np.isnat(begin).sum())} of the {len(windows)} chips have no dates")

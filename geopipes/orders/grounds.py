@@ -8,32 +8,24 @@ from itertools import pairwise
 from math import ceil
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
 from geopipes.chips import Windows
 from geopipes.chips.footprints import (
-    AT_ONCE,
-    Floats,
     centres,
-    chunks,
     corners,
     distinct,
     geodesic,
     members,
+    polygons,
     rectangles,
 )
 from geopipes.chips.places import TOUCH, plane
-from geopipes.chips.windows import Indices
-
-Mask = npt.NDArray[np.bool_]
-Centres = npt.NDArray[np.float32]
+from geopipes.chips.rows import AT_ONCE, Rows, chunks, smallest, where
+from geopipes.orders.closeness import Centres, Mask, beside, close, cuts, furthest, rounding, within
 
 RADIUS = 6_371_007.2
 """Of the sphere with the ellipsoid's area [m]."""
-
-CELLS = 2048
-"""Cells along each side of the raster on which far chips are told from near ones, at most."""
 
 SLACK = 1.05
 """By how much the largest chip may be larger than the largest one looked at."""
@@ -50,6 +42,7 @@ class Ground:
     plane : the plane's CRS
     centres : of each part, (2, n) [m]
     reach : from a chip's centre to its corners at most [m]
+    inner : from a chip's centre to its sides at least [m]
     mask : (n,) which chips count; None for all
     """
 
@@ -58,6 +51,7 @@ class Ground:
     plane: str
     centres: tuple[Centres, ...]
     reach: float
+    inner: float
     mask: Mask | None = None
 
     @classmethod
@@ -66,10 +60,10 @@ class Ground:
         crs = crs or plane(windows).to_wkt()
         parts = members(windows)
         middles = [centres(part, crs) for part in parts]
-        reach = max(_reach(part, crs) for part in parts)
+        reach, inner = np.array([_radii(part, crs) for part in parts]).T
         # Of the middles as they are kept.
-        reach += 4 * max(float(np.spacing(np.abs(middle).max(initial=1.0))) for middle in middles)
-        return cls(windows, parts, crs, tuple(middles), reach)
+        whole = float(reach.max()) + max(rounding(middle) for middle in middles)
+        return cls(windows, parts, crs, tuple(middles), whole, float(inner.min()))
 
     def only(self, mask: Mask) -> Ground:
         """Give a part of it."""
@@ -83,16 +77,42 @@ class Ground:
 
 def _stretch(places: Centres) -> float:
     """Give how much the plane lengthens at most: 1 / cos(c / 2), c the angle from its middle (Snyder 1987, p. 185)."""
-    far = float(np.hypot(*np.abs(places).max(axis=1, initial=0.0)))
+    far = float(np.hypot(*furthest(places)))
     return float(max(1 - (far / (2 * RADIUS)) ** 2, 0.01) ** -0.5)
 
 
-def _reach(windows: Windows, crs: str) -> float:
-    """Give half the longest diagonal of a plan's chips on a plane: that of those in the extremes."""
+def _radii(windows: Windows, crs: str) -> tuple[float, float]:
+    """Give how far the corners of a plan's chips are from the middle at most, and their sides at least, on a plane.
+
+    By the chips in the extremes; sides are taken to lie at the middle where chips are cut off at the edge of a grid.
+    """
     some = np.linspace(0, len(windows) - 1, min(len(windows), 100)).astype(np.int64)
-    ends = [function(axis) for axis in (windows.row, windows.col) for function in (np.argmin, np.argmax)]
+    ends = [end for name in ("row", "col") for end in _extremes(windows, name)]
     found = corners(windows, np.array([*some, *ends]), crs)
-    return SLACK * float(np.hypot(*(found[:, 2:] - found[:, :2]).T).max()) / 2
+    reach = SLACK * float(np.hypot(*(found[:, 2:] - found[:, :2]).T).max()) / 2
+    longest = np.hypot(*(found[:, 1:] - found[:, :-1]).T).max(axis=0)
+    inner = float((shapely.area(polygons(found)) / longest).min()) / (2 * SLACK) - TOUCH
+    return reach, 0.0 if _cut_off(windows) else max(inner, 0.0)
+
+
+def _cut_off(windows: Windows) -> bool:
+    """Say whether windows reach over the edges of their grids."""
+    last = np.array([cube.geobox.shape for cube in windows.cubes]) - windows.size
+    for at in chunks(len(windows)):
+        place = np.stack([windows.values(name, at) for name in ("row", "col")], axis=1)
+        if ((place < 0) | (place > last[windows.values("cube", at)])).any():
+            return True
+    return False
+
+
+def _extremes(windows: Windows, name: str) -> tuple[int, int]:
+    """Give the positions of the least and of the largest value."""
+    some, done = np.empty(0, np.int64), 0
+    for values in windows.pieces(name):
+        some = np.append(some, [values.argmin() + done, values.argmax() + done])
+        done += len(values)
+    found = windows.values(name, some)
+    return int(some[found.argmin()]), int(some[found.argmax()])
 
 
 def near(own: Ground, others: Ground, distance: float) -> Mask:
@@ -107,12 +127,18 @@ def near(own: Ground, others: Ground, distance: float) -> Mask:
     wide = distance * max(own.stretch, others.stretch)
     hit = np.zeros(len(own.windows), bool)
     for part, theirs, i, j in _neighbours(own, others, wide):
+        mine, there = own.centres[part], others.centres[theirs]
+        most = max(distance * _stretch(mine[:, i]) - TOUCH, TOUCH / 4)
+        sure = within(mine[:, i], there[:, j], most + own.inner + others.inner)
+        hit[i[sure]] = True
+        i = i[~sure]
+        a, b = beside(mine, i, there, j, wide + own.reach + others.reach)
+        i, j = i[a], j[b]
         one, which = distinct(own.parts[part], i, dated=False)
         other, _ = distinct(others.parts[theirs], j, dated=False)
         drawn_in = rectangles(own.parts[part], i[one], own.plane, drawn_in=TOUCH)
-        most = max(distance * _stretch(own.centres[part][:, i]) - TOUCH, TOUCH / 4)
         found = np.zeros(len(one), bool)
-        for some in _first_few(others.centres[theirs], j[other], others.reach):
+        for some in _first_few(there, j[other], others.reach):
             left = np.flatnonzero(~found)
             tree = shapely.STRtree(rectangles(others.parts[theirs], some, own.plane))
             found[left[tree.query_nearest(drawn_in[left], max_distance=most, all_matches=False)[0]]] = True
@@ -120,7 +146,7 @@ def near(own: Ground, others: Ground, distance: float) -> Mask:
     return hit
 
 
-def _first_few(places: Centres, at: Indices, reach: float) -> Iterator[Indices]:
+def _first_few(places: Centres, at: Rows, reach: float) -> Iterator[Rows]:
     """Give places, some at a time; of dense ones first a few from all over: what is near any is mostly near these."""
     cell = np.floor(places[:, at].astype(float) / (reach / 2)).astype(np.int64)
     few = np.unique((cell[0] << 32) + cell[1], return_index=True)[1]
@@ -156,7 +182,7 @@ def overlap(own: Ground, others: Ground) -> float:
     # In strips, so that the polygons of one are in memory.
     x = np.concatenate([middle[0][own.mask] for middle in own.centres])
     area = 0.0
-    for low, high in pairwise(_cuts(x, ceil(len(x) / AT_ONCE))):
+    for low, high in pairwise(cuts(x, ceil(len(x) / AT_ONCE))):
         ours, theirs = (_strip(ground, float(low), float(high)) for ground in (own, others))
         area += float(shapely.area(shapely.intersection(ours, theirs)))
     return area
@@ -175,7 +201,7 @@ def _strip(ground: Ground, low: float, high: float) -> shapely.Geometry:
     return shapely.intersection(whole, shapely.box(max(low, -far), -far, min(high, far), far))
 
 
-def _neighbours(own: Ground, others: Ground, distance: float) -> Iterator[tuple[int, int, Indices, Indices]]:
+def _neighbours(own: Ground, others: Ground, distance: float) -> Iterator[tuple[int, int, Rows, Rows]]:
     """Give chips, some at a time, with all the others that may come as near as a distance on the plane.
 
     Yields
@@ -185,63 +211,11 @@ def _neighbours(own: Ground, others: Ground, distance: float) -> Iterator[tuple[
     reach = distance + own.reach + others.reach
     for part, mine in enumerate(own.centres):
         for theirs, there in enumerate(others.centres):
-            for i, j in _slabs(mine, own.mask, there, others.mask, reach, axis=0):
-                a, b = _beside(mine[:, i], there[:, j], reach)
-                i, j = i[a], j[b]
-                for ii, jj in _slabs(mine[:, i], None, there[:, j], None, reach, axis=1):
-                    a, b = _beside(mine[:, i[ii]], there[:, j[jj]], reach)
-                    if a.any() and b.any():
-                        yield part, theirs, i[ii[a]], j[jj[b]]
+            for i, j in close(mine, there, _counted(own, part), _counted(others, theirs), reach, axis=0):
+                yield from ((part, theirs, *pair) for pair in close(mine, there, i, j, reach, axis=1))
 
 
-def _slabs(
-    mine: Centres, mask: Mask | None, there: Centres, other: Mask | None, reach: float, *, axis: int
-) -> Iterator[tuple[Indices, Indices]]:
-    """Cut places into slabs of about as many, each with the others within reach along the axis."""
-    count = len(mine[axis]) if mask is None else int(np.count_nonzero(mask))
-    if count == 0:
-        return
-    for low, high in pairwise(_cuts(mine[axis], ceil(count / (AT_ONCE * (4 if axis == 0 else 1))))):
-        inside = (mine[axis] >= low) & (mine[axis] < high)
-        i = np.flatnonzero(inside if mask is None else inside & mask)
-        if len(i):
-            x = mine[axis][i]
-            beside = (there[axis] >= x.min() - reach) & (there[axis] <= x.max() + reach)
-            j = np.flatnonzero(beside if other is None else beside & other)
-            if len(j):
-                yield i, j
-
-
-def _cuts(x: Centres, pieces: int) -> Floats:
-    """Give where to cut a line so that about as many places are in each piece."""
-    some = x[:: max(len(x) // 10_000, 1)].astype(float)
-    cuts = np.unique(np.quantile(some, np.arange(1, pieces) / pieces))
-    return np.array([-np.inf, *cuts, np.inf])
-
-
-def _beside(mine: Centres, there: Centres, reach: float) -> tuple[Mask, Mask]:
-    """Say which places may have one of the other side within reach, told on a raster of cells."""
-    if mine.shape[1] == 0 or there.shape[1] == 0:
-        return np.zeros(mine.shape[1], bool), np.zeros(there.shape[1], bool)
-    low = np.minimum(mine.min(axis=1), there.min(axis=1)).astype(float)
-    high = np.maximum(mine.max(axis=1), there.max(axis=1)).astype(float)
-    cell = np.maximum(reach / 4, (high - low) / (CELLS - 2))
-    spread = [ceil(reach / side) for side in cell]
-    shape = tuple(int(n) + 2 for n in (high - low) / cell)
-    at = [tuple(((xy - low[:, None]) / cell[:, None]).astype(np.int32)) for xy in (mine, there)]
-    seen = []
-    for places in at:
-        cells = np.zeros(shape, bool)
-        cells[places] = True
-        seen.append(_widened(_widened(cells, spread[0], 0), spread[1], 1))
-    return seen[1][at[0]], seen[0][at[1]]
-
-
-def _widened(cells: Mask, by: int, axis: int) -> Mask:
-    """Spread what is true to the cells on both sides."""
-    lines = np.moveaxis(cells, axis, 0)
-    wide = lines.copy()
-    for step in range(1, min(by, len(lines) - 1) + 1):
-        wide[step:] |= lines[:-step]
-        wide[:-step] |= lines[step:]
-    return np.moveaxis(wide, 0, axis)
+def _counted(ground: Ground, part: int) -> Rows:
+    """Give the chips that count."""
+    n = ground.centres[part].shape[1]
+    return np.arange(n, dtype=smallest(n)) if ground.mask is None else where(ground.mask)

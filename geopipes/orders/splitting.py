@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geopipes.chips import Windows
-from geopipes.chips.footprints import chunks
 from geopipes.chips.places import ground as ground  # the name by which it was known here
+from geopipes.chips.rows import SORTED_AT_ONCE, chunks, gathered, where
+from geopipes.chips.windows import check_some
 from geopipes.errors import ChipError
-from geopipes.orders.grounds import Ground, Mask, near
+from geopipes.orders.closeness import Mask
+from geopipes.orders.grounds import Ground, near
 
 FRACTION_SLACK = 1e-6
 """By how much the fractions of a split may miss 1."""
-
-AT_ONCE = 1 << 20
-"""Windows or blocks that are worked on at a time."""
 
 Owner = npt.NDArray[np.int16]
 """(n,) the number of the split that each chip is in; -1 for none."""
@@ -76,13 +74,12 @@ def dealt(
         raise ChipError(f"{what}: the buffer is wider than a block; use a smaller buffer, or larger blocks")
     ground = laid(windows, what)
     member, counts = blocks(ground, block)
-    return ground, deal(counts, shares, seed)[member], len(counts)
+    return ground, gathered(deal(counts, shares, seed), member), len(counts)
 
 
 def laid(windows: Windows, what: str) -> Ground:
     """Lay a plan on the plane."""
-    if len(windows) == 0:
-        raise ChipError(f"{what}: the plan has no chips")
+    check_some(windows, what)
     return Ground.of(windows)
 
 
@@ -97,14 +94,14 @@ def blocks(ground: Ground, side: float) -> tuple[npt.NDArray[np.int32], npt.NDAr
     x, y = ground.centres[0]
     member = np.empty(len(x), np.int32)
     codes = []
-    for at in chunks(len(x), AT_ONCE):
+    for at in chunks(len(x), SORTED_AT_ONCE):
         column, row = (np.floor(axis[at].astype(float) / side).astype(np.int64) for axis in (x, y))
         found, which = np.unique((column << 32) + row, return_inverse=True)
         member[at] = which
         codes.append(found)
     every = np.unique(np.concatenate(codes))
     counts = np.zeros(len(every), np.int64)
-    for at, found in zip(chunks(len(x), AT_ONCE), codes, strict=True):
+    for at, found in zip(chunks(len(x), SORTED_AT_ONCE), codes, strict=True):
         member[at] = np.searchsorted(every, found)[member[at]]
         counts += np.bincount(member[at], minlength=len(every))
     return member, counts
@@ -115,7 +112,7 @@ def deal(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], seed: i
     owner = np.empty(len(counts), np.int16)
     behind = (shares * counts.sum()).tolist()
     order = np.random.default_rng(seed).permutation(len(counts))
-    for at in chunks(len(order), AT_ONCE):
+    for at in chunks(len(order), SORTED_AT_ONCE):
         owners = []
         for count in counts[order[at]].tolist():  # plain numbers: 0.2 s for a million blocks
             most = behind.index(max(behind))
@@ -156,10 +153,10 @@ def apart(
     held = [int(np.count_nonzero(mask)) for mask in kept]
     if 0 in held:
         raise ChipError(f"{what} give splits of {held} chips; {mend}")
-    return tuple(named(ground.windows.take(np.flatnonzero(mask)), n) for mask, n in zip(kept, names, strict=True))
+    return tuple(named(ground.windows.take(where(mask)), n) for mask, n in zip(kept, names, strict=True))
 
 
 def named(windows: Windows, name: Any) -> Windows:
     """Write a split's name beside each of its chips."""
     dtype = np.int16 if isinstance(name, int | np.integer) else None
-    return replace(windows, columns={**windows.columns, "split": np.full(len(windows), name, dtype)})
+    return windows.with_columns({"split": np.asarray(name, dtype)})

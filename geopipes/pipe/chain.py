@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar
 
 from geopipes.errors import StepError
 from geopipes.pipe.lazy import Lazy
-from geopipes.pipe.printing import drawn
+from geopipes.pipe.printing import dotted, drawn
 
 if TYPE_CHECKING:
-    from geopipes.loaders import Op
+    from geopipes.loaders import Op, Report
 
 Kind = Literal["items", "cubes", "plan", "stream"]
 
@@ -48,6 +49,8 @@ class Chain(Generic[T]):
         self._set(f"Pipe({type(source).__name__})", None, Lazy.known(source))
 
     _modifier: Any = None  # signs hrefs; known before items are, so that a frozen search replays without a search
+
+    _report: Report | None = None  # of its runs, while somebody asks where their time goes
 
     def _set(
         self,
@@ -97,14 +100,23 @@ class Chain(Generic[T]):
         """Run the chain once; every run is independent of the others."""
         from geopipes.loaders import run
 
-        return run(self._value.get(), self._ops)
+        return run(self._value.get(), self._ops, self._report)
+
+    def profile(self) -> AbstractContextManager[Report]:
+        """See where the time of its runs goes: see `geopipes.loaders.Report`.
+
+        ``with pipe.profile() as report:`` a loop over the pipe, then ``print(report)``.
+        """
+        from geopipes.loaders import profiling
+
+        self._need("stream", "profile()")
+        return profiling(self)
 
     def __len__(self) -> int:
         """Give the planned length: filtered elements are still counted."""
-        length = len(self._value.get())
-        for op in self._ops:
-            length = op.length(length)
-        return length
+        from geopipes.loaders import planned
+
+        return planned(len(self._value.get()), self._ops)
 
     def __bool__(self) -> bool:
         """Say yes: asking an unsearched chain for its length would search."""
@@ -131,7 +143,9 @@ class Chain(Generic[T]):
 
     def _lineage(self, between: str = "") -> str:
         """Give the chain as typed, on one line or several."""
-        return self._text if self._parent is None else f"{self._parent._lineage(between)}{between}.{self._text}"
+        if self._parent is None:
+            return self._text
+        return f"{self._parent._lineage(between)}{between}{dotted(self._text)}"
 
 
 def accept_as_iterable_dataset(kind: type) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
-from geopipes.pipe.pipes import Inputs, Pipe
+from geopipes.pipe.pipes import Pipe
 from geopipes.pipe.plans import Plan
 
 if TYPE_CHECKING:
@@ -15,12 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import pystac
     import xarray as xr
+    from odc.geo.geobox import GeoBox
 
     from geopipes import catalogs, chips, datacubes, orders, steps
     from geopipes.catalogs.api import HasGeoInterface, Instant
     from geopipes.catalogs.documents import ItemsLike
     from geopipes.catalogs.files import Dated, Paths
-    from geopipes.chips.seeking import Find, Stacking
+    from geopipes.chips.seeking import Bounds, Find, Stacking
     from geopipes.datacubes.elsewhere import Openable
     from geopipes.orders.audits import Apart
     from geopipes.read.sources import Modifier
@@ -114,24 +117,41 @@ def inputs(**sources: Pipe[xr.Dataset]) -> Pipe[Inputs]:
 def seek(
     points: gpd.GeoDataFrame | gpd.GeoSeries,
     size: int | tuple[int, int],
-    find: Find,
-    stack: Stacking,
+    find: Find | Callable[[Bounds, str | None], Pipe[pystac.Item]],
+    stack: Stacking | Callable[[Any, GeoBox], Pipe[xr.Dataset]],
     *,
     resolution: float,
     datetime: str | None = None,
     margin: int = 0,
 ) -> Plan[xr.Dataset]:
-    """Plan a chip around each point, anywhere on Earth, with a search for each: see `geopipes.chips.seek`."""
+    """Plan a chip around each point, anywhere on Earth, with a search for each: see `geopipes.chips.seek`.
+
+    Here ``find`` and ``stack`` may be of pipes: ``lambda bounds, datetime: gp.search(url, bbox=bounds,
+    datetime=datetime)`` and ``lambda items, geobox: items.stack(["red"], geobox=geobox)``.
+    """
     options: dict[str, Any] = {"resolution": resolution, "datetime": datetime, "margin": margin}
     text = "geopipes." + steps.call("seek", points, size, find, stack, **steps.given(chips.seek, options))
-    return Plan._new(text, None, Lazy(lambda: chips.seek(points, size, find, stack, **options)), "plan")
+    found = cast("Find", find)  # a pipe of items has a length, and is handed on to ``stack``
+    return Plan._new(text, None, Lazy(lambda: chips.seek(points, size, found, Unpiped(stack), **options)), "plan")
+
+
+@dataclass(frozen=True)
+class Unpiped:
+    """A function that may give a pipe of cubes, giving the cubes."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Call it."""
+        found = self.function(*args)
+        return found._value.get() if isinstance(found, Pipe) else found
 
 
 def mix(
     plans: Mapping[str, Plan[xr.Dataset]], *, shares: Mapping[str, float], seed: int, n: int | None = None
 ) -> Plan[xr.Dataset]:
     """Make one plan of several, in shares: see `geopipes.chips.mix`."""
-    shown = {name: steps.Text(plan._lineage()) for name, plan in plans.items()}
+    shown = steps.Text(f"{{{', '.join(f'{name!r}: {plan._lineage()}' for name, plan in plans.items())}}}")
     text = "geopipes." + steps.call("mix", shown, shares=shares, seed=seed, **({} if n is None else {"n": n}))
     value = Lazy(
         lambda: chips.mix({name: plan._value.get() for name, plan in plans.items()}, shares=shares, seed=seed, n=n)

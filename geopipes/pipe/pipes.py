@@ -5,31 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import FreezeError, StepError
-from geopipes.pipe.chain import Chain, accept_as_iterable_dataset
+from geopipes.pipe.chain import accept_as_iterable_dataset
+from geopipes.pipe.cubes import CubeChain, Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
 
 if TYPE_CHECKING:
-    import geopandas
-    import pandas as pd
     import pystac
     import torch
     import xarray as xr
     from odc.geo.geobox import GeoBox
-    from shapely.geometry.base import BaseGeometry
 
     from geopipes import catalogs, chips, datacubes, loaders, normalizing, pixels, steps, tensors
     from geopipes import statistics as statistics_of
-    from geopipes.chips import Coverage, Edge
-    from geopipes.chips.drawing import Units
-    from geopipes.chips.pointing import Outside
     from geopipes.datacubes.arranging import PerBand
     from geopipes.datacubes.stacks import Engine
+    from geopipes.loaders import Loader
     from geopipes.normalizing import How
     from geopipes.pipe import plans
-    from geopipes.pipe.plans import Plan
     from geopipes.read.bands import Bands
     from geopipes.statistics import Statistics
 else:
@@ -43,8 +38,6 @@ else:
 
 T = TypeVar("T")
 R = TypeVar("R")
-Inputs = dict[str, "xr.Dataset"]
-D = TypeVar("D", bound="xr.Dataset | Inputs")
 Datasets = TypeVar("Datasets", bound="Pipe[xr.Dataset]")
 
 PLAN_VERBS = (
@@ -58,7 +51,7 @@ SEVERAL = object()
 """Stands for the modifier of a union whose parts have different ones."""
 
 
-class Pipe(Chain[T]):
+class Pipe(CubeChain[T]):
     """A chain of steps over elements of one type: items, Datasets, samples, batches.
 
     Immutable: every method gives a new pipe. Lazy: a search runs once, when its items are first needed, and is
@@ -72,20 +65,28 @@ class Pipe(Chain[T]):
 
     # Any element.
 
-    def map(self, fn: Callable[[T], R], *, margin: int = 0) -> Pipe[R]:
+    @overload
+    def map(self, fn: Callable[[T], R], *, margin: int = 0, rng: Literal[False] = False) -> Pipe[R]: ...
+    @overload
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool) -> Pipe[R]: ...
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool = False) -> Pipe[R]:
         """Apply a function to every element, one to one.
 
         Parameters
         ----------
-        fn : a pure function; at the top level of a module where worker processes are used. Before ``read`` it
-            gives a Dataset on the same window
+        fn : a pure function, ``fn(element)``; at the top level of a module where worker processes are used. Before
+            ``read`` it gives a Dataset on the same window
         margin : pixels beyond the window that ``fn`` needs on every side; chips must carry them
+        rng : whether to call ``fn(element, rng=generator)``. The numpy Generator is keyed by the seed and epoch of the
+            chips' order and by the chip, whoever loads it and whenever: an element from elsewhere counts by its place
         """
-        text = steps.call("map", fn, **steps.given(Pipe.map, {"margin": margin}))
+        text = steps.call("map", fn, **steps.given(Pipe.map, {"margin": margin, "rng": rng}))
+        if rng and (self._kind in ("items", "cubes") or any(isinstance(op, loaders.Batch) for op in self._ops)):
+            raise StepError(f"{text} draws random numbers for each chip; write it between chip(...) and batch(...)")
         if self._kind == "items":
             changed = self._whole(text, lambda scenes: replace(scenes, items=tuple(fn(item) for item in scenes)))
             return cast("Pipe[R]", changed)
-        return cast("Pipe[R]", self._step(steps.Step(text, fn, margin=margin)))
+        return cast("Pipe[R]", self._step(steps.Step(text, fn, margin=margin, draws=rng)))
 
     def filter(self, predicate: Callable[[T], bool]) -> Pipe[T]:
         """Keep the elements for which a predicate holds; among chips the others leave holes, never filled."""
@@ -119,6 +120,59 @@ class Pipe(Chain[T]):
         if self._kind in ("cubes", "plan"):
             raise StepError(f"batch({n}) collates what is read: write .read().batch({n})")
         return self._op(loaders.Batch(n, drop_last))
+
+    def epoch(self, number: int) -> Pipe[T]:
+        """Give the pipe with its chips in the order of another epoch: see `geopipes.orders.epoch`."""
+        text = steps.call("epoch", number)
+        self._need("stream", text)
+        done = self._new(text, self, Lazy(lambda: loaders.ordered(self._value.get(), number)))
+        done._ops = self._ops
+        return done
+
+    def loader(
+        self,
+        *,
+        prefetch: int = 2,
+        processes: int = 0,
+        device: str | torch.device | None = None,
+        rank: int | None = None,
+        ranks: int | None = None,
+        pad: bool = False,
+        progress: bool = False,
+    ) -> Loader:
+        """Load epoch after epoch, ahead of the training step, for one of several ranks; it can be resumed.
+
+        Parameters
+        ----------
+        prefetch : batches that are ready ahead of the one delivered; 0 makes each when it is asked for
+        processes : that load, spawned beside this one, each with its part of ``read``'s threads and cache; 0 for the
+            threads of this one, which is faster unless Python code in steps bounds the rest
+        device : to which batches are copied, ``"cuda"``: from pinned memory, ahead of the step; None for none
+        rank, ranks : which process this is, of how many that train together; None for those of torch.distributed,
+            where it runs, else one. A batch of the chain is that of all ranks together
+        pad : whether the last batch of an epoch is filled with the first chips of its order
+        progress : whether a bar on stderr shows how far an epoch is
+
+        Returns
+        -------
+        a `geopipes.loaders.Loader`: a ``for`` loop over it is an epoch; ``len(loader)``, ``state_dict``,
+        ``load_state_dict``, ``set_epoch``, ``close``
+
+        Raises
+        ------
+        StepError
+            for numbers that make no loader, and at the first loop if ranks cannot share batches evenly
+        """
+        options: dict[str, Any] = {
+            "prefetch": prefetch, "processes": processes, "device": device, "rank": rank, "ranks": ranks, "pad": pad,
+            "progress": progress,
+        }  # fmt: skip
+        text = steps.call("loader", **steps.given(Pipe.loader, options))
+        self._need("stream", text)
+        between = "\n    "
+        return loaders.Loader(
+            self._value.get(), self._ops, loaders.Options(**options), f"{self._lineage(between)}{between}.{text}"
+        )
 
     def union(self, *others: Pipe[T]) -> Pipe[T]:
         """Make one source of several: of items (each once) or of cubes."""
@@ -173,135 +227,6 @@ class Pipe(Chain[T]):
             "Pipe[xr.Dataset]",
             self._whole(text, lambda scenes: datacubes.stack(scenes, bands, **options), "cubes"),
         )
-
-    # Cubes.
-
-    def join(
-        self: Pipe[xr.Dataset],
-        other: Pipe[pystac.Item] | Pipe[xr.Dataset],
-        *,
-        name: str | None = None,
-        bands: Bands = None,
-        resampling: str | PerBand = "nearest",
-        dtype: str | PerBand | None = None,
-        nodata: float | PerBand | None = None,
-    ) -> Pipe[xr.Dataset]:
-        """Join what has no time of its own, labels or elevation: see `geopipes.datacubes.join`."""
-        if not isinstance(other, Pipe):
-            raise StepError(f"join({other!r}) takes a pipe: write .join(gp.rasters({other!r}), ...)")
-        options: dict[str, Any] = {
-            "name": name,
-            "bands": bands,
-            "resampling": resampling,
-            "dtype": dtype,
-            "nodata": nodata,
-        }
-        text = steps.call("join", steps.Text(other._lineage()), **steps.given(datacubes.join, options))
-        self._need("cubes", text)
-        return self._whole(text, lambda value: datacubes.join(value, other._value.get(), **options))
-
-    def reproject(self: Pipe[xr.Dataset], grid: GeoBox, *, resampling: str = "nearest") -> Pipe[xr.Dataset]:
-        """Put cubes from elsewhere on another grid: see `geopipes.datacubes.reproject`."""
-        text = steps.call("reproject", grid, resampling=resampling)
-        self._need("cubes", text)
-        return self._whole(text, lambda value: datacubes.reproject(value, grid, resampling=resampling))
-
-    def chip(
-        self: Pipe[D],
-        size: int | tuple[int, int],
-        *,
-        overlap: int | tuple[int, int] = 0,
-        margin: int = 0,
-        edge: Edge = "drop",
-        time: int | None = None,
-        coverage: Coverage = "full",
-    ) -> Plan[D]:
-        """Cut cubes into windows, nothing read: see `geopipes.chips.chip`."""
-        options: dict[str, Any] = {
-            "overlap": overlap,
-            "margin": margin,
-            "edge": edge,
-            "time": time,
-            "coverage": coverage,
-        }
-        text = steps.call("chip", size, **steps.given(chips.chip, options))
-        return self._planned(text, lambda cubes: chips.chip(cubes, size, **options))
-
-    def draw(
-        self: Pipe[D],
-        size: float | tuple[float, float],
-        *,
-        seed: int,
-        n: int | None = None,
-        density: float | None = None,
-        region: BaseGeometry | geopandas.GeoDataFrame | geopandas.GeoSeries | None = None,
-        period: tuple[str, str] | None = None,
-        units: Units = "px",
-        margin: int = 0,
-        time: int | None = None,
-        coverage: Coverage = "full",
-    ) -> Plan[D]:
-        """Draw windows at random, uniformly over the ground, nothing read: see `geopipes.chips.draw`."""
-        options: dict[str, Any] = {
-            "seed": seed, "n": n, "density": density, "region": region, "period": period, "units": units,
-            "margin": margin, "time": time, "coverage": coverage,
-        }  # fmt: skip
-        text = steps.call("draw", size, **steps.given(chips.draw, options))
-        return self._planned(text, lambda cubes: chips.draw(cubes, size, **options))
-
-    def inside(
-        self: Pipe[D],
-        polygons: geopandas.GeoDataFrame | geopandas.GeoSeries | BaseGeometry,
-        size: float | tuple[float, float],
-        *,
-        seed: int,
-        n: int | None = None,
-        density: float | None = None,
-        period: tuple[str, str] | None = None,
-        units: Units = "px",
-        margin: int = 0,
-        time: int | None = None,
-        coverage: Coverage = "full",
-    ) -> Plan[D]:
-        """Draw windows whose centres lie inside polygons: see `geopipes.chips.inside`."""
-        options: dict[str, Any] = {
-            "seed": seed, "n": n, "density": density, "period": period, "units": units, "margin": margin,
-            "time": time, "coverage": coverage,
-        }  # fmt: skip
-        text = steps.call("inside", polygons, size, **steps.given(chips.inside, options))
-        return self._planned(text, lambda cubes: chips.inside(cubes, polygons, size, **options))
-
-    def around(
-        self: Pipe[D],
-        points: geopandas.GeoDataFrame | geopandas.GeoSeries,
-        size: int | tuple[int, int],
-        *,
-        margin: int = 0,
-        time: int | None = None,
-        when: str | None = None,
-        coverage: Coverage = "full",
-        outside: Outside = "refuse",
-    ) -> Plan[D]:
-        """Put a window around each point: see `geopipes.chips.around`."""
-        options: dict[str, Any] = {
-            "margin": margin, "time": time, "when": when, "coverage": coverage, "outside": outside,
-        }  # fmt: skip
-        text = steps.call("around", points, size, **steps.given(chips.around, options))
-        return self._planned(text, lambda cubes: chips.around(cubes, points, size, **options))
-
-    def at(
-        self: Pipe[D],
-        table: pd.DataFrame,
-        size: int | tuple[int, int],
-        *,
-        margin: int = 0,
-        time: int | None = None,
-        coverage: Coverage = "full",
-    ) -> Plan[D]:
-        """Take windows made before from a table: see `geopipes.chips.at`."""
-        options: dict[str, Any] = {"margin": margin, "time": time, "coverage": coverage}
-        text = steps.call("at", table, size, **steps.given(chips.at, options))
-        return self._planned(text, lambda cubes: chips.at(cubes, table, size, **options))
 
     # Pixels: the same before chip, after it, and after read.
 
@@ -372,17 +297,14 @@ class Pipe(Chain[T]):
         fill: float | None,
         dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
         time_axis: bool = True,
+        columns: str | Sequence[str] = (),
         **tensors: str | Sequence[str],
     ) -> Pipe[dict[str, Any]]:
         """Make samples of loaded chips, dicts of named tensors: see `geopipes.tensors.tensor`."""
-        return _tensor(cast("Pipe[Any]", self), {"fill": fill, "dtype": dtype, "time_axis": time_axis, **tensors})
+        options = {"fill": fill, "dtype": dtype, "time_axis": time_axis, "columns": columns, **tensors}
+        return _tensor(cast("Pipe[Any]", self), options)
 
     # What the methods share.
-
-    def _planned(self: Pipe[D], text: str, cut: Callable[[Any], Any]) -> Plan[D]:
-        """Cut cubes into a plan."""
-        self._need("cubes", text)
-        return plans.Plan._new(text, self, Lazy(lambda: cut(self._value.get())), "plan")
 
     def _pixels(self: Datasets, function: Callable[..., xr.Dataset], *args: Any, **kwargs: Any) -> Datasets:
         """Add a step that works pixel by pixel and date by date."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import StepError
+from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
-from geopipes.pipe.pipes import Inputs, Pipe
+from geopipes.pipe.pipes import Pipe
 
 if TYPE_CHECKING:
     import geopandas
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from geopipes import chips, orders, steps
     from geopipes.chips.choosing import Shares
     from geopipes.chips.grouping import Every, Kind
+    from geopipes.orders.epochs import Tail
 else:
     chips, orders, steps = (LazyModule(f"geopipes.{name}") for name in ("chips", "orders", "steps"))
 
@@ -51,9 +53,13 @@ class Plan(Pipe[T]):
             return self._whole(f"[{_typed(index)}]", lambda windows: windows[index])
         return cast(T, self._value.get()[index])
 
-    def map(self, fn: Callable[[T], R], *, margin: int = 0) -> Plan[R]:
+    @overload
+    def map(self, fn: Callable[[T], R], *, margin: int = 0, rng: Literal[False] = False) -> Plan[R]: ...
+    @overload
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool) -> Plan[R]: ...
+    def map(self, fn: Callable[..., R], *, margin: int = 0, rng: bool = False) -> Plan[R]:
         """Record a function of every chip, applied when it is read: see `Pipe.map`."""
-        return cast("Plan[R]", super().map(fn, margin=margin))
+        return cast("Plan[R]", super().map(fn, margin=margin, rng=rng))
 
     def take(self, n: int) -> Plan[T]:
         """Keep the first ``n`` chips."""
@@ -62,7 +68,7 @@ class Plan(Pipe[T]):
     def split(self, fractions: Sequence[float], *, block: float, buffer: float = 0.0, seed: int) -> tuple[Plan[T], ...]:
         """Split by random blocks of ground: see `geopipes.orders.split`."""
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("split", tuple(fractions), **options)
+        text = steps.call("split", tuple(fractions), **steps.given(orders.split, options))
         parts = Lazy(lambda: orders.split(self._value.get(), fractions, **options))
 
         def part(k: int) -> Plan[T]:
@@ -109,10 +115,11 @@ class Plan(Pipe[T]):
 
         return self._whole(text, kept)
 
-    def by_scene(self, batch: int, *, seed: int) -> Plan[T]:
+    def by_scene(self, batch: int, *, seed: int, epoch: int = 0) -> Plan[T]:
         """Put the chips in an order whose batches each come from one scene: see `geopipes.chips.by_scene`."""
-        text = steps.call("by_scene", batch, seed=seed)
-        return self._whole(text, lambda windows: chips.by_scene(windows, batch, seed=seed))
+        options = {"seed": seed, "epoch": epoch}
+        text = steps.call("by_scene", batch, **steps.given(chips.by_scene, options))
+        return self._whole(text, lambda windows: chips.by_scene(windows, batch, **options))
 
     def triplets(self, *, near: float, far: float, seed: int, n: int | None = None) -> Plan[Inputs]:
         """Make triplets of an anchor, a chip near it and one far away: see `geopipes.chips.triplets`."""
@@ -188,9 +195,12 @@ class Plan(Pipe[T]):
 
         return self._whole(text, measured)
 
-    def plot(self, *plans: Plan[Any], by: str = "split", scenes: bool = True, ax: Axes | None = None) -> Axes:
+    def plot(
+        self, *plans: Plan[Any], by: str = "split", scenes: bool = True, crs: Any = "EPSG:4326", ax: Axes | None = None
+    ) -> Axes:
         """Draw the footprints of scenes and chips, of this plan and others: see `geopipes.chips.plot`."""
-        return chips.plot(self._value.get(), *(plan._value.get() for plan in plans), by=by, scenes=scenes, ax=ax)
+        every = (self._value.get(), *(plan._value.get() for plan in plans))
+        return chips.plot(*every, by=by, scenes=scenes, crs=crs, ax=ax)
 
     def explore(self, *plans: Plan[Any], by: str = "split") -> Any:
         """Show the chips on a map one can move: see `geopipes.chips.explore`."""
@@ -201,7 +211,7 @@ class Plan(Pipe[T]):
     def kfold(self, k: int, *, block: float, buffer: float = 0.0, seed: int) -> tuple[tuple[Plan[T], Plan[T]], ...]:
         """Make k pairs of a training and a test plan: see `geopipes.orders.kfold`."""
         options: dict[str, Any] = {"block": block, "buffer": buffer, "seed": seed}
-        text = steps.call("kfold", k, **options)
+        text = steps.call("kfold", k, **steps.given(orders.kfold, options))
         folds = Lazy(lambda: orders.kfold(self._value.get(), k, **options))
 
         def part(fold: int, which: int) -> Plan[T]:
@@ -250,6 +260,15 @@ class Plan(Pipe[T]):
         options: dict[str, Any] = {"exact": exact, "epoch": epoch, "lanes": lanes, "strip": strip}
         text = steps.call("shuffle", seed, **steps.given(orders.shuffle, options))
         return self._whole(text, lambda windows: orders.shuffle(windows, seed, **options))
+
+    def epoch(self, number: int) -> Plan[T]:
+        """Give the plan in the order of another epoch: see `geopipes.orders.epoch`."""
+        return self._whole(steps.call("epoch", number), lambda windows: orders.epoch(windows, number))
+
+    def shard(self, rank: int, ranks: int, *, tail: Tail | None = None) -> Plan[T]:
+        """Give one rank's part of the order: see `geopipes.orders.shard`."""
+        text = steps.call("shard", rank, ranks, **steps.given(orders.shard, {"tail": tail}))
+        return self._whole(text, lambda windows: orders.shard(windows, rank, ranks, tail=tail))
 
     def read(self, *, threads: int = READING_THREADS, cache: int = CACHE) -> Pipe[T]:
         """Read the chips, in the plan's order, several in flight: from here on pixels move.

@@ -26,11 +26,16 @@ def drawn(chain: Chain[Any]) -> str:
         calls.append((link._text, known(link)))
         link = link._parent
     calls.reverse()
-    lines = [("" if i == 0 else "    .") + text for i, (text, _) in enumerate(calls)]
+    lines = [calls[0][0], *(f"    {dotted(text)}" for text, _ in calls[1:])]
     width = max((len(line) for line in lines if len(line) <= ALIGNED), default=0)
     return "\n".join(
         f"{line:<{width}}  # {note}" if note else line for line, (_, note) in zip(lines, calls, strict=True)
     )
+
+
+def dotted(text: str) -> str:
+    """Write what follows on a chain: a call behind a dot, an index as it is."""
+    return text if text.startswith("[") else f".{text}"
 
 
 def known(chain: Chain[Any]) -> str:
@@ -41,7 +46,7 @@ def known(chain: Chain[Any]) -> str:
     if not hasattr(value, "__len__"):
         return ""
     if chain._ops or hasattr(value, "loading"):
-        sample = preview(value, chain._ops) if hasattr(value, "loading") else None
+        sample = preview(value, chain._ops) if hasattr(value, "windows") else None
         return "; ".join(filter(None, (f"{len(chain):,} {_counted(chain._text)}", sample)))
     if hasattr(value, "duplicates"):
         dropped = f", {value.duplicates} duplicates dropped" if value.duplicates else ""

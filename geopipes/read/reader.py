@@ -14,6 +14,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.errors import ReadError, SourceError
+from geopipes.meters import COPYING, RESAMPLING, timed
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
 from geopipes.read.files import File, opened
@@ -184,7 +185,8 @@ class Reader:
             seen = True
             try:
                 for dtype, draw in self._opened(sheet, names):
-                    draw.onto(inner, *here[dtype], place)
+                    with timed(RESAMPLING if draw.offset is None else COPYING):
+                        draw.onto(inner, *here[dtype], place)
             except ReadError as error:
                 asked = f"rows {rows.start}..{rows.stop}, columns {cols.start}..{cols.stop} of the grid"
                 raise ReadError(f"{error} (needed for {asked})") from error

@@ -9,6 +9,7 @@ A sample is a plain dict of tensors and of what is needed to find its place agai
     bounds       (left, bottom, right, top) in the units of the CRS
     crs          "EPSG:32633", or WKT where no authority names the CRS
     transform    (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f
+    probability  a column of the plan, where columns= asks for it
     time         (time,), int64        nanoseconds since 1970, UTC; NaT is the smallest
 """
 

@@ -98,6 +98,13 @@ class Cut:
         """Give the dates in nanoseconds since 1970, UTC: (time,), int64; NaT is the smallest."""
         return nanoseconds(np.atleast_1d(self.chip.variables["time"].values))
 
+    def column(self, name: str) -> Any:
+        """Give what the plan's column of that name says of the chip."""
+        there = {key: value for key, value in self.chip.variables["chip"].attrs.items() if key != "margin"}
+        if name not in there:
+            raise TensorError(f"tensor(columns=...): the plan has no column {name!r}; there are {[*there]}")
+        return there[name]
+
     def place(self) -> dict[str, Any]:
         """Give id, bounds, CRS and transform of the chip without its margin."""
         attrs = self.chip.variables["spatial_ref"].attrs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,7 +48,7 @@ class Program:
     small: xr.Dataset
 
     @classmethod
-    def of(cls, cube: Cube, steps: Sequence[Step], dates: int | None) -> Program | None:
+    def of(cls, cube: Cube, steps: Sequence[Step], dates: int | None, columns: Iterable[str] = ()) -> Program | None:
         """Tell it of a cube and of steps on its chips; None where these need Datasets.
 
         Parameters
@@ -56,6 +56,7 @@ class Program:
         cube : what chips are read from
         steps : that chips go through
         dates : in each chip; None for all
+        columns : of the plan
         """
         parts: list[Step | JoinedCube] = list(steps)
         while isinstance(cube, MappedCube | JoinedCube):
@@ -64,7 +65,7 @@ class Program:
         if not isinstance(cube, StackCube):
             return None
         small = template(cube.dataset, None if dates is None or cube.stack.times is None else slice(0, dates))
-        small = small.assign_coords(chip=((), 0, {"margin": 0}))
+        small = small.assign_coords(chip=((), 0, dict.fromkeys(columns, 0) | {"margin": 0}))
         stacks, joins, edits = [cube], [], []
         for part in parts:
             if isinstance(part, JoinedCube):

@@ -51,9 +51,9 @@ class FreshRows:
 
     Parameters
     ----------
-    size : samples in a batch
+    size : samples in a batch of this rank's
     total : samples in all
-    ranks : that take positions in turn, of whose batches this process makes its part
+    ranks : that take positions in turn
     """
 
     def __init__(self, size: int, total: int, ranks: int = 1) -> None:
@@ -66,6 +66,7 @@ class FreshRows:
     ) -> tuple[torch.Tensor, npt.NDArray[Any]]:
         """Give the place of a sample's tensor: see `Rows`."""
         group, index = divmod(position // self._ranks, self._size)
+        rank = position % self._ranks
         key = group, name
         begun = self._begun.get(key)
         if begun is None:
@@ -74,7 +75,8 @@ class FreshRows:
                 if begun is None:
                     for old in [old for old in list(self._begun) if (group - old[0]) * self._size > self._size + LATE]:
                         self._begun.pop(old, None)
-                    members = min(self._size, self._total - group * self._size)
+                    mine = -(-(self._total - rank) // self._ranks)
+                    members = min(self._size, mine - group * self._size)
                     begun = self._begun[key] = (*self._batch((members, *shape), dtype), set(range(members)))
         batch, array, left = begun
         left.discard(index)

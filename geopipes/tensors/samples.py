@@ -23,6 +23,7 @@ def tensor(
     fill: float | None,
     dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
     time_axis: bool = True,
+    columns: str | Sequence[str] = (),
     **tensors: str | Sequence[str],
 ) -> dict[str, Any]:
     """Make a sample of a chip: named tensors, their validity, and the chip's place.
@@ -35,6 +36,7 @@ def tensor(
     dtype : of all tensors, or by name ``{"image": torch.float32}``; by default the chip's own, where
         variables differ the one that NumPy promotes them to
     time_axis : False drops the axis of time from chips of one date
+    columns : of the plan, for the sample to carry: ``columns="probability"`` for weights of 1 / probability
     **tensors : the name of each tensor with its variables. A list gives a band axis, (T, C, H, W), to which a
         variable with bands gives all of them in order; a variable without time is repeated over time where
         others of the list have one, else (C, H, W). A plain string adds no axis: (T, H, W), or (H, W).
@@ -46,8 +48,9 @@ def tensor(
     dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold variables
     of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``, ``bounds``, ``crs``
     and ``transform`` (of the first input); ``time`` where the chip has one, with several inputs ``<name>_time``
-    for each tensor that has time (int64 nanoseconds since 1970, UTC). A tensor of one variable shares the
-    chip's memory where that is contiguous, of the dtype asked for, and has nothing to fill.
+    for each tensor that has time (int64 nanoseconds since 1970, UTC); and the columns asked for, numbers or text
+    (dates as ISO text). A tensor of one variable shares the chip's memory where that is contiguous, of the dtype
+    asked for, and has nothing to fill.
 
     Notes
     -----
@@ -60,7 +63,7 @@ def tensor(
         dtype does not hold, a dtype that would change values other than by rounding, and a Dataset that is no
         chip (it needs ``valid``, ``chip``, ``spatial_ref``, and coordinates that agree with it).
     """
-    check_names(tensors, dtype)
+    names = check_names(tensors, dtype, columns)
     if not isinstance(chip, xr.Dataset | Mapping):
         raise TensorError(
             f"tensor() takes a chip, an xr.Dataset or a dict of them; the step before it gave {type(chip).__name__}"
@@ -88,18 +91,21 @@ def tensor(
     first = next(iter(cuts.values()))
     if alone and "time" in first.chip.coords:
         sample["time"] = first.time()
-    return sample | first.place()
+    return sample | {name: first.column(name) for name in names} | first.place()
 
 
 def check_names(
-    tensors: Mapping[str, str | Sequence[str]], dtype: torch.dtype | Mapping[str, torch.dtype] | None
-) -> None:
-    """Raise where no chip could give these tensors.
+    tensors: Mapping[str, str | Sequence[str]],
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None,
+    columns: str | Sequence[str],
+) -> list[str]:
+    """Raise where no chip could give these tensors and columns; give the columns as a list.
 
     Raises
     ------
     TensorError
-        for no tensor or no variable, a name that a sample keeps for itself, a dtype of a tensor that is not there
+        for no tensor or no variable, a name that a sample keeps for itself, a dtype of a tensor that is not there, and
+        a column of a tensor's name
     """
     if not tensors:
         raise TensorError('tensor(): no tensor is named; write for example image=["red", "nir"]')
@@ -113,6 +119,13 @@ def check_names(
         )
     if isinstance(dtype, Mapping) and (unknown := sorted(dtype.keys() - tensors.keys())):
         raise TensorError(f"tensor(dtype=...): there is no tensor {unknown[0]!r}; the tensors are {', '.join(tensors)}")
+    names = [columns] if isinstance(columns, str) else list(columns)
+    if clash := [name for name in names if name in taken | tensors.keys() | {"margin"}]:
+        raise TensorError(
+            f"tensor(columns=...): the name {clash[0]!r} is that of a tensor, or kept for the chip's place; rename the "
+            "column in the plan, .assign(other=...)"
+        )
+    return names
 
 
 def _check_one_date(name: str, *, dates: int) -> None:

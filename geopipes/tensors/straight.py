@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from geopipes.chips import Windows
+from geopipes.chips.loading import known
 from geopipes.datacubes.cube import Cube, Window
 from geopipes.edits import Array, Edit
 from geopipes.read.reader import Block
@@ -48,19 +49,17 @@ def sampler(windows: Windows, steps: Sequence[Step], rows: Rows) -> Sampler | No
     makers: dict[Cube, Maker] = {}
     for cube in windows.cubes:
         try:
-            program = Program.of(cube, [*windows.steps, *steps[:-1]], windows.dates)
+            program = Program.of(cube, [*windows.steps, *steps[:-1]], windows.dates, windows.columns)
             if program is None:
                 return None
             tensor(program.small, **steps[-1].kwargs)
         except Exception:  # raised again, of a chip, by the step that raised it
             return None
-        makers[cube] = Maker(program, targets(program, **steps[-1].kwargs), rows)
-    ids = windows.ids
+        makers[cube] = Maker(program, rows, **steps[-1].kwargs)
 
     def sample(windows: Windows, position: int) -> dict[str, Any]:
         cube, window = windows.window(position)
-        made = makers[cube].sample(position, window)
-        return made | makers[cube].place(int(ids[position]), window, windows.margin)
+        return makers[cube].sample(windows, position, window)
 
     return sample
 
@@ -71,12 +70,14 @@ class Maker:
     Parameters
     ----------
     program : how their arrays are made
-    wanted : the tensors
     rows : of the batches
+    columns, options : that ``tensor`` takes
     """
 
-    def __init__(self, program: Program, wanted: Sequence[Target], rows: Rows) -> None:
+    def __init__(self, program: Program, rows: Rows, *, columns: str | Sequence[str], **options: Any) -> None:
+        wanted = targets(program, **options)
         self._program, self._targets, self._rows = program, wanted, rows
+        self._columns = [columns] if isinstance(columns, str) else list(columns)
         stack = program.stacks[0].stack
         times = None if stack.times is None else np.array(stack.times, "datetime64[ns]")
         self._times = None if times is None else nanoseconds(times).numpy()
@@ -107,20 +108,20 @@ class Maker:
             reads = [one if isinstance(one, str) else canonical(one) for one in edit.reads]
             yield edit, reads, homes.get(edit.name) if last[edit.name] is edit else None
 
-    def sample(self, position: int, window: Window) -> dict[str, Any]:
+    def sample(self, windows: Windows, position: int, window: Window) -> dict[str, Any]:
         """Read a chip, and name its tensors."""
         size = (window.rows.stop - window.rows.start, window.cols.stop - window.cols.start)
         times = None if self._times is None else self._times[window.time or slice(None)]
         dates = 1 if times is None else len(times)
         rows = [self._row(position, target, dates, size) for target in self._targets]
-        known = [self._valid_row(position, target, dates, size) for target in self._targets]
-        arrays = self._read(window, (dates, *size), rows, known)
+        valids = [self._valid_row(position, target, dates, size) for target in self._targets]
+        arrays = self._read(window, (dates, *size), rows, valids)
         if self._changes:
             with np.errstate(all="ignore"):  # what a float does not hold is infinite in it
                 self._change(arrays, rows)
         sample: dict[str, Any] = {}
         # Only now: what is filled, or counted as not measured, is copied no more.
-        for i, (target, (row, pixels), told) in enumerate(zip(self._targets, rows, known, strict=True)):
+        for i, (target, (row, pixels), told) in enumerate(zip(self._targets, rows, valids, strict=True)):
             if told is not None:
                 if i != self._direct:
                     np.copyto(told[1], arrays["valid"][:, 0])
@@ -128,7 +129,10 @@ class Maker:
             sample |= target.named(row, None if told is None else told[0])
         if times is not None:
             sample["time"] = torch.from_numpy(times.copy())
-        return sample
+        if self._columns:
+            there = known(windows, position)
+            sample |= {name: there[name] for name in self._columns}
+        return sample | self._place(windows, position, window)
 
     def _change(self, arrays: dict[str, Array], rows: Sequence[Place]) -> None:
         """Do all edits, the last one of a variable in the row of a tensor; copy what is not there yet."""
@@ -152,13 +156,13 @@ class Maker:
         return self._rows.row(position, f"{target.name}_valid", shape, BOOL) if target.spoken else None
 
     def _read(
-        self, window: Window, shape: tuple[int, int, int], rows: Sequence[Place], known: Sequence[Place | None]
+        self, window: Window, shape: tuple[int, int, int], rows: Sequence[Place], valids: Sequence[Place | None]
     ) -> dict[str, Array]:
         """Read all stacks, to the rows where they are a tensor; give (time, band, y, x) of the variables needed."""
         arrays: dict[str, Array] = {}
         for i, (part, groups) in enumerate(self._stacks):
             here = (1 if part.stack.times is None else shape[0], *shape[1:])
-            told = None if self._direct is None or i > 0 else known[self._direct]
+            told = None if self._direct is None or i > 0 else valids[self._direct]
             block = Block({}, {}, scratch(f"valid {i}", here, BOOL) if told is None else told[1])
             for dtype, bands, role, whole in groups:
                 full = (here[0], bands, *here[1:])
@@ -172,10 +176,10 @@ class Maker:
             arrays.setdefault("valid", block.valid[:, None])
         return arrays
 
-    def place(self, chip: int, window: Window, margin: int) -> dict[str, Any]:
+    def _place(self, windows: Windows, position: int, window: Window) -> dict[str, Any]:
         """Give the place of a chip, as ``tensor`` does."""
-        grown = window.grown(margin)
+        grown = window.grown(windows.margin)
         dx, _, x0, _, dy, y0 = self._affine
         transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
         shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
-        return place(chip, self._wkt, transform, shape, margin)
+        return place(windows.values("id", position), self._wkt, transform, shape, windows.margin)

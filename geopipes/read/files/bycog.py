@@ -17,6 +17,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
+from geopipes.meters import FETCHING, timed
 from geopipes.read.files.layouts import Array, Dtype, File, Layout
 from geopipes.read.files.predictors import undo_differences, undo_float_differences
 from geopipes.read.nodata import usable_nodata
@@ -104,7 +105,9 @@ class CogFile(File):
 
     def _read_stored(self, tiles: Tiles, index: int, wanted: list[tuple[int, int]], out: Array) -> None:
         """Decode the bands wanted, (band number, its place among the samples), of one stored tile."""
-        data = self._fetch(int(tiles.offsets[index]), int(tiles.counts[index]))
+        count = int(tiles.counts[index])
+        with timed(FETCHING, fetched=count):
+            data = self._fetch(int(tiles.offsets[index]), count)
         if data is None:
             for plane, (band, _) in zip(out, wanted, strict=True):
                 plane.fill(absent(self.layout.nodata[band - 1], tiles.dtype))

@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from geopipes.errors import ReadError
+from geopipes.meters import BY_GDAL, FROM_AFAR
 from geopipes.read.files.layouts import GDAL_ERRORS, Array, File, Layout, Level
 from geopipes.read.sources import Source
 from geopipes.read.stated import DTYPES, named_crs
@@ -54,6 +55,7 @@ class GdalFile(File):
         self, source: Source, signed: str, layout: Layout, reason: str, raster: rasterio.DatasetReader
     ) -> None:
         super().__init__(source, signed, layout, reason)
+        self.part = BY_GDAL if signed.startswith("file://") or "://" not in signed else FROM_AFAR
         self._alpha = alpha_band(raster)
         self._keep(0, raster)
 

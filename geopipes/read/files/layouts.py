@@ -12,6 +12,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geopipes.errors import ReadError
+from geopipes.meters import DECODING, Row, timed
 from geopipes.read.sources import Source
 
 Array = np.ndarray[Any, Any]
@@ -74,6 +75,7 @@ class File(ABC):
     kind : "gdal" or "cog", how it is read
     reason : why it is read that way
     broken : whether a read of it failed: `geopipes.read.files.opened` then opens it anew
+    part : of a profile, that counts its tiles
     """
 
     kind: ClassVar[str]
@@ -83,6 +85,7 @@ class File(ABC):
         self.layout = layout
         self.reason = reason
         self.broken = False
+        self.part: Row = DECODING
         self._name, self._href, self._signed = named(source), source.href, signed
 
     def read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
@@ -104,7 +107,8 @@ class File(ABC):
         dtype = np.result_type(*(self.layout.dtypes[band - 1] for band in bands))
         self._check(level, row, col, out, (len(bands), *self.layout.levels[level].tile), dtype)
         try:
-            self._read(level, row, col, bands, out)
+            with timed(self.part, decoded=out.nbytes):
+                self._read(level, row, col, bands, out)
         except self.failures as error:
             raise self._failed(f"tile ({row}, {col}) at level {level}", error) from error
 
@@ -123,7 +127,8 @@ class File(ABC):
         """
         self._check(level, row, col, out, self.layout.levels[level].tile, np.dtype("uint8"))
         try:
-            self._read_mask(level, row, col, out)
+            with timed(self.part, decoded=out.nbytes):
+                self._read_mask(level, row, col, out)
         except self.failures as error:
             raise self._failed(f"the mask of tile ({row}, {col}) at level {level}", error) from error
 

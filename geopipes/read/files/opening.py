@@ -9,6 +9,7 @@ from collections import OrderedDict
 from rasterio.errors import NotGeoreferencedWarning
 
 from geopipes.errors import NotGeoreferenced, ReadError
+from geopipes.meters import OPENING, holding, timed
 from geopipes.read.files.bycog import CogFile, identity
 from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of, open_raster
 from geopipes.read.files.checks import check_bands, check_header
@@ -57,7 +58,7 @@ def opened(source: Source) -> File:
         it could not be opened
     """
     entry, now = _entry(source), stamp(source)
-    with entry.lock:
+    with holding(entry.lock):
         if entry.file is None or entry.file.broken or entry.stamp != now:
             if entry.file is not None:
                 entry.file.close()
@@ -123,7 +124,8 @@ def _open(source: Source) -> File:
         source.href, item=source.item, collection=source.collection, asset=source.asset, modifier=source.modifier
     )
     try:
-        return _chosen(source, signed)
+        with timed(OPENING):
+            return _chosen(source, signed)
     except NotGeoreferencedWarning as warning:  # an error where warnings are
         raise NotGeoreferenced(f"{named(source)}: the file has neither CRS nor affine transform") from warning
     except GDAL_ERRORS as error:

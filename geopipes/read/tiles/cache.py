@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from geopipes.meters import WAITING, metering, timed
 from geopipes.read.tiles.uses import Ranked, Ranking, Uses
+from geopipes.threads import collecting
 
 Pixels = np.ndarray[Any, Any]
 
@@ -98,6 +100,7 @@ class Tiles:
         self._tiles: dict[Hashable, _Tile] = {}
         self._ranking: Ranking[_Tile] = Ranking(self._lock, self._tiles)
         self._free: defaultdict[int, list[Pixels]] = defaultdict(list)  # buffers by their bytes
+        self._closed: deque[Uses] = deque()  # of runs that have ended
         self._budget = budget
         self._decoded = self._hits = self._evicted = self._held = 0
 
@@ -123,13 +126,21 @@ class Tiles:
         """Open a run's list of uses to come; those that have not come when it closes are taken back."""
         uses = Uses(self._ranking)
         with self._lock:
+            self._take_back()
             self._ranking.runs.append(uses)
         try:
             yield uses
         finally:
-            with self._lock:
-                self._ranking.runs.remove(uses)
-                self._ranking.moved(uses)
+            self._closed.append(uses)
+            if not collecting():  # who collects garbage may hold the lock
+                with self._lock:
+                    self._take_back()
+
+    def _take_back(self) -> None:
+        while self._closed:
+            uses = self._closed.popleft()
+            self._ranking.runs.remove(uses)
+            self._ranking.moved(uses)
 
     @contextmanager
     def hold(self, wanted: Sequence[Wanted], uses: Uses | None = None) -> Iterator[list[Pixels]]:
@@ -153,10 +164,13 @@ class Tiles:
         pinned: list[_Tile] = []
         try:
             missing = self._pin(wanted, uses, pinned)
+            if (meter := metering.get()) is not None:
+                meter.tiles(len(wanted), len({id(tile) for tile, _, _ in missing}))
             while missing:
                 others = [job for job in missing if not self._decode(job)]
                 if others:
-                    self._wait(others[0])
+                    with timed(WAITING):
+                        self._wait(others[0])
                 missing = others
             yield [tile.pixels for tile in pinned]
         finally:
@@ -215,6 +229,8 @@ class Tiles:
                     self._decoded += 1
                 if tile.waiting:
                     self._settled.notify_all()
+        if (meter := metering.get()) is not None:
+            meter.decoded(hash((tile.key, part)))
         return True
 
     def _wait(self, job: _Job) -> None:
