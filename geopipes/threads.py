@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Condition, Thread, current_thread, get_ident
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import length_hint
+from threading import Condition, Lock, Thread, current_thread, get_ident
+from typing import Any, Generic, TypeVar, cast
 from weakref import finalize
 
 R = TypeVar("R")
@@ -16,24 +17,128 @@ IN_FLIGHT = 2
 """Elements in flight for each thread: one being worked on, one waiting to be taken."""
 
 
-def in_order(work: Callable[[int], R], positions: Iterable[int], threads: int) -> Iterator[tuple[int, R]]:
+def in_order(
+    work: Callable[[int], R], positions: Iterable[int], threads: int, together: int = 1
+) -> Iterator[tuple[int, R]]:
     """Give (position, what ``work`` made of it) in the order of the positions, worked on by threads.
 
     What raises is raised at its place; closing waits for what is being worked on, and drops the rest.
+
+    Parameters
+    ----------
+    work : done on the threads
+    positions : in order
+    threads : that work
+    together : results that whoever takes them needs before there is anything to do, as those of a batch: it sleeps
+        until they are all there, as waking it for each costs as much as to read a small chip
     """
-    pending: deque[tuple[int, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="geopipes-read")
+    shift = _Shift(work, positions, IN_FLIGHT * threads)
+    # Daemons, as others would be waited for at exit before anybody tells them that it is over; ``end`` does, and waits.
+    workers = [
+        Thread(target=shift.run, name=f"geopipes-read_{number}", daemon=True)
+        for number in range(min(threads, length_hint(positions, threads)))
+    ]
+    anchor = _Anchor()
+    end = finalize(anchor, _ended, shift, workers)
+    for worker in workers:
+        worker.start()
     try:
-        for position in positions:
-            pending.append((position, pool.submit(work, position)))
-            if len(pending) >= IN_FLIGHT * threads:
-                done, future = pending.popleft()
-                yield done, future.result()
-        while pending:
-            done, future = pending.popleft()
-            yield done, future.result()
+        while ready := shift.take(together):
+            while ready:
+                position, result, error = ready.popleft()
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error  # which knows this frame
+                yield position, cast(R, result)
+                del result
     finally:
-        pool.shutdown(wait=not collecting(), cancel_futures=True)
+        end()
+
+
+class _Anchor:
+    """Goes with the frame that holds it."""
+
+
+class _Shift(Generic[R]):
+    """Work in order, that any number of threads take and one takes back."""
+
+    def __init__(self, work: Callable[[int], R], positions: Iterable[int], ahead: int) -> None:
+        self._work, self._positions, self._ahead = work, enumerate(positions), ahead
+        lock = Lock()
+        self._may_begin, self._may_take = Condition(lock), Condition(lock)
+        self._begun = self._through = self._taken = 0  # all before ``through`` are done
+        self._allowed, self._wanted, self._failed = ahead, 0, sys.maxsize
+        self._done: dict[int, tuple[int, R | None, BaseException | None]] = {}
+        self._over = False
+
+    def run(self) -> None:
+        """Work until there is nothing left to do."""
+        while (task := self._begin()) is not None:
+            self._finish(task[0], (task[1], *_outcome(self._work, task[1])))
+
+    def take(self, count: int) -> deque[tuple[int, R | None, BaseException | None]]:
+        """Wait for so many results and take them; fewer where the work ends, or one raised."""
+        with self._may_take:
+            self._wanted = self._taken + count
+            self._allowed = self._wanted - 1 + self._ahead
+            self._may_begin.notify_all()
+            self._may_take.wait_for(self._ready)
+            taken = deque(self._done.pop(index) for index in range(self._taken, min(self._through, self._wanted)))
+            self._taken += len(taken)
+            return taken
+
+    def end(self) -> None:
+        """Let nothing more begin."""
+        with self._may_begin:
+            self._over = True
+            self._may_begin.notify_all()
+
+    def _begin(self) -> tuple[int, int] | None:
+        with self._may_begin:
+            self._may_begin.wait_for(lambda: self._over or self._begun < self._allowed)
+            task = None if self._over else next(self._positions, None)
+            if task is not None:
+                self._begun += 1
+            elif not self._over:
+                self._over = True
+                self._may_begin.notify_all()
+                self._tell()
+            return task
+
+    def _finish(self, index: int, outcome: tuple[int, R | None, BaseException | None]) -> None:
+        with self._may_take:
+            self._done[index] = outcome
+            while self._through in self._done:
+                self._through += 1
+            if outcome[2] is not None:
+                self._failed = min(self._failed, index + 1)  # what comes after it is not waited for
+            self._tell()
+
+    def _ready(self) -> bool:
+        over = self._over and self._through == self._begun
+        return over or self._through >= min(self._wanted, self._failed)
+
+    def _tell(self) -> None:
+        if self._ready():
+            self._may_take.notify()
+
+
+def _outcome(work: Callable[[int], R], position: int) -> tuple[R | None, BaseException | None]:
+    """Give what work makes of a position, or what it raises."""
+    try:
+        return work(position), None
+    except BaseException as error:
+        return None, error
+
+
+def _ended(shift: _Shift[Any], workers: Sequence[Thread]) -> None:
+    """End a shift, and wait for its workers."""
+    shift.end()
+    for worker in workers:
+        if worker.is_alive() and worker is not current_thread() and not collecting():
+            worker.join()
 
 
 def collecting() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -134,6 +134,13 @@ class Frame:
         for piece in chunks(count):
             out[piece] = self._values(name, _part(at, piece, self.length))
         return out
+
+    def row(self, names: Sequence[str], at: int) -> list[Any]:
+        """Give what some columns hold at one row, as `column` does of one, in one go."""
+        at = range(self.length)[at]
+        if not self.columns.keys().isdisjoint(names) or self.base is None or self.pick is None:
+            return [self._values(name, at) for name in names]
+        return self.base.row(names, int(self.pick[at]))
 
     def take(self, rows: npt.ArrayLike) -> Frame:
         """Give some rows, in this order.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self, overload
 
@@ -174,7 +175,7 @@ class Windows(Sequence[Any]):
         whole: Indices = self.values("col")
         return whole
 
-    @property
+    @cached_property
     def columns(self) -> Mapping[str, npt.NDArray[Any]]:
         """What is known of the windows beyond their place: a split's name, a probability, what was measured."""
         return Columns(self.frame)
@@ -254,10 +255,10 @@ class Windows(Sequence[Any]):
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the cube and the window (without margin) of the chip at a position."""
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"plan[{position}]: the plan has {len(self)} chips")
-        i = range(len(self))[position]
-        cube, start, row, col = (self.values(name, i) for name in PLACE[1:])
+        try:
+            cube, start, row, col = map(int, self.frame.row(PLACE[1:], position))
+        except IndexError:
+            raise IndexError(f"plan[{position}]: the plan has {len(self)} chips") from None
         time = None if self.dates is None else slice(start, start + self.dates)
         window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
         return self.cubes[cube], window

@@ -12,8 +12,9 @@ import shapely
 import xarray as xr
 from xbatcher import BatchGenerator
 
-from geopipes.datacubes.cube import SPATIAL, Cube, MappedCube, Window, placed, widened
+from geopipes.datacubes.cube import SPATIAL, Cube, MappedCube, Window, widened
 from geopipes.datacubes.lazies import Array, LazyVariable, template
+from geopipes.datacubes.places import placed
 from geopipes.steps import Step
 
 if TYPE_CHECKING:

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-import pandas as pd
 import shapely
-import xarray as xr
-from xarray.indexes import PandasIndex
 
 from geopipes import grids
 from geopipes.datacubes.lazies import Array, cropped, first, spread, template
@@ -29,6 +26,9 @@ if TYPE_CHECKING:
 
 SPATIAL = ("y", "x", "spatial_ref")
 """The coordinates that say where a window lies."""
+
+MADE = ("dataset", "footprint", "places", "reader")
+"""What a cube makes of itself when it is first asked for."""
 
 EDGE_SLACK = 1e-3
 """Pixels by which a footprint is widened."""
@@ -114,7 +114,7 @@ class Cube(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave lazily built views behind: they are made again where they are needed."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("dataset", "footprint", "reader")}
+        return {key: value for key, value in self.__dict__.items() if key not in MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what `__getstate__` kept, frozen dataclasses included."""
@@ -230,52 +230,6 @@ def relocated(element: Any, place: Any) -> Any:
     if isinstance(element, dict):
         return {name: relocated(part, place.get(name, first(place))) for name, part in element.items()}
     return element.assign_coords(spatial_ref=place["spatial_ref"].variable)
-
-
-def placed(whole: xr.Dataset, geobox: GeoBox, window: Window) -> xr.Coordinates:
-    """Give a window's coordinates: slices of the whole's own, continued where the window reaches outside."""
-    return xr.Coordinates(*coordinates(whole, geobox, window))
-
-
-def coordinates(
-    whole: xr.Dataset, geobox: GeoBox, window: Window
-) -> tuple[dict[Any, xr.Variable], dict[Any, xr.Index]]:
-    """Give what `placed` gives, as variables and their indexes."""
-    coords: dict[Any, xr.Variable] = {}
-    indexes: dict[Any, Any] = {}
-    for name in whole.coords:
-        coord, index = whole.variables[name], whole.xindexes.get(name)
-        if not {"y", "x"}.intersection(coord.dims):
-            if window.time is not None and "time" in coord.dims and coord.dims != (name,):
-                coord = coord.isel(time=window.time)
-            coords[name] = coord
-            if index is not None and coord.dims == (name,):
-                if window.time is not None and name == "time":
-                    index = index.isel({name: window.time})
-                    coords |= index.create_variables({name: coord})
-                indexes[name] = index
-    dx, _, left, _, dy, top = geobox.affine[:6]
-    corner = (left + dx * window.cols.start, dx, 0.0, top + dy * window.rows.start, 0.0, dy)
-    attrs = whole.variables["spatial_ref"].attrs | {"GeoTransform": " ".join(repr(float(v)) for v in corner)}
-    coords["spatial_ref"] = xr.Variable((), whole.variables["spatial_ref"].values, attrs, fastpath=True)
-    for name, values in zip(("y", "x"), grids.coordinates(geobox, window.rows, window.cols), strict=True):
-        indexes[name] = PandasIndex(pd.Index(values), name)
-        like = xr.Variable((name,), values, whole.variables[name].attrs, fastpath=True)
-        coords |= indexes[name].create_variables({name: like})
-    return coords, indexes
-
-
-def assembled(
-    variables: dict[Any, xr.Variable], coords: dict[Any, xr.Variable], indexes: dict[Any, xr.Index]
-) -> xr.Dataset:
-    """Make a Dataset of parts that are known to fit.
-
-    ``xr.Dataset`` looks at each of them several times, which takes longer than to read a chip; xarray has no public
-    way around it, only the one that all its own methods take.
-    """
-    every = variables | coords
-    sizes = {dim: size for variable in every.values() for dim, size in zip(variable.dims, variable.shape, strict=True)}
-    return xr.Dataset._construct_direct(every, set(coords), sizes, indexes=indexes)
 
 
 def widened(geometry: Geometry, geobox: GeoBox) -> Geometry:

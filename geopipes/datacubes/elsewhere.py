@@ -22,8 +22,9 @@ from odc.geo.geobox import GeoBox
 
 from geopipes import grids
 from geopipes.datacubes.arraycube import ArrayCube, with_valid
-from geopipes.datacubes.cube import Cube, Cubes, Window, placed
+from geopipes.datacubes.cube import Cube, Cubes, Window
 from geopipes.datacubes.lazies import Array, spread, template
+from geopipes.datacubes.places import placed
 from geopipes.errors import GridError, NotGeoreferenced, SourceError
 from geopipes.read.sources import Source, Variable
 from geopipes.read.windows import read_variable

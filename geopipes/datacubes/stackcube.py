@@ -11,8 +11,9 @@ import shapely
 import xarray as xr
 
 from geopipes import grids
-from geopipes.datacubes.cube import SPATIAL, Cube, Window, assembled, coordinates, placed, widened
+from geopipes.datacubes.cube import SPATIAL, Cube, Window, widened
 from geopipes.datacubes.lazies import Array, LazyVariable
+from geopipes.datacubes.places import Places, assembled
 from geopipes.errors import SourceError
 from geopipes.read.engines import dataset as laid_out
 from geopipes.read.reader import Block, Reader
@@ -64,6 +65,11 @@ class StackCube(Cube):
         return widened(shapely.intersection_all(covers), self.geobox)
 
     @cached_property
+    def places(self) -> Places:
+        """Coordinates of windows."""
+        return Places(self.dataset, self.geobox)
+
+    @cached_property
     def reader(self) -> Reader:
         """Reads windows of the stack: this process's own."""
         return Reader(self.stack)
@@ -93,7 +99,7 @@ class StackCube(Cube):
         block = self.reader.read(window.rows, window.cols, self._steps(window), names=names, into=into)
         if names is None:
             for dtype, pixels in block.pixels.items():
-                if dtype.kind == "f" and not block.valid.all():
+                if dtype.kind == "f" and not block.complete:
                     np.copyto(pixels, np.nan, where=~block.valid[:, None])
         return block
 
@@ -126,9 +132,9 @@ class StackCube(Cube):
                 arrays[variable.name] = xr.Variable(like.dims, data[0] if untimed else data, like.attrs, fastpath=True)
         valid = block.valid[0] if untimed else block.valid
         arrays["valid"] = xr.Variable(whole["valid"].dims, valid, fastpath=True)
-        coords, indexes = coordinates(self.dataset, self.geobox, window)
+        coords, indexes = self.places.of(window)
         return assembled(arrays, coords | more, indexes)
 
     def place(self, window: Window) -> xr.Dataset:
         """Give the coordinates of a window."""
-        return xr.Dataset(coords=placed(self.dataset, self.geobox, window))[[*SPATIAL]]
+        return xr.Dataset(coords=xr.Coordinates(*self.places.of(window)))[[*SPATIAL]]

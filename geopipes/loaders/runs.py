@@ -195,7 +195,8 @@ def _elements(
         work: Callable[[int], Any] = partial(read, load, works)
         if profile is not None:
             work = profile.reading(work, straight=len(each) - len(works) if sampler else 0)
-        yield from in_order(work, positions, source.threads)
+        # A profile tells how many chips are ready when one is asked for, so it asks for one at a time.
+        yield from in_order(work, positions, source.threads, 1 if profile is not None else rows // share.ranks)
 
 
 def streamed(elements: Iterator[Element], ops: Sequence[Op], ranks: int) -> Iterator[Element]:

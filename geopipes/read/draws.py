@@ -75,9 +75,11 @@ class Draw:
                     self._boxes.clear()
                 self._boxes[key] = warps.touched(self.raster, self.grid, *window, self.resampling, self.scale)
             return self._boxes[key]
-        pairs = zip(window, self.offset, self.raster.shape, strict=True)
-        rows, cols = (slice(max(w.start - first, 0), min(w.stop - first, n)) for w, first, n in pairs)
-        return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+        (rows, cols), (down, across) = window, self.offset
+        height, width = self.planes.levels[self.level].shape
+        top, bottom = max(rows.start - down, 0), min(rows.stop - down, height)
+        left, right = max(cols.start - across, 0), min(cols.stop - across, width)
+        return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
     def keys(self, window: Box) -> list[Any]:
         """Name the tiles that `onto` uses."""

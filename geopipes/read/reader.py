@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from geopipes.errors import ReadError, SourceError
 from geopipes.meters import COPYING, RESAMPLING, timed
@@ -44,16 +43,13 @@ class Block:
         not valid: NaN for floats, else the variable's nodata, else 0
     ok : which of them are valid, likewise
     valid : (time, y, x), where all channels that were wanted are
+    complete : whether that is everywhere
     """
 
     pixels: dict[DType, Array]
     ok: dict[DType, Array]
     valid: Array
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it is valid."""
-        return bool(everywhere(self.valid.reshape(-1)))
+    complete: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +99,8 @@ class Reader:
             self.channels[variable.name] = slice(len(nothing), len(nothing) + count)
             nothing += [np.nan if variable.dtype.kind == "f" else variable.nodata or 0] * count
         self.bands = {dtype: len(nothing) for dtype, nothing in self._nothing.items()}
+        height, width = stack.geobox.shape
+        self._shape = (height, width)
         self._sheets: dict[int, tuple[Sheet, ...]] = {}
         self._opens: dict[tuple[Sheet, Names], Opened] = {}
 
@@ -142,13 +140,15 @@ class Reader:
             for i, step in enumerate(steps):
                 here = {dtype: (pixels[dtype][i][inside], ok[dtype][i][inside]) for dtype in pixels}
                 self._read_step(step, (block_rows, block_cols), names, here)
+        complete = True
         for dtype, channels in self._ranges(names):
             for i in range(len(steps)):
                 done = ok[dtype][i, channels]
                 if not everywhere(done.reshape(-1)):
+                    complete = False
                     nothing = np.array(self._nothing[dtype][channels], pixels[dtype].dtype)
                     settle(pixels[dtype][i, channels], done, nothing, valid[i])
-        return block
+        return Block(pixels, ok, valid, complete)
 
     def _empty(self, shape: tuple[int, int, int]) -> Block:
         """Make a block (time, y, x) of all variables."""
@@ -160,7 +160,7 @@ class Reader:
         """Name the tiles that a window of all variables is made of, as far as is known without reading."""
         keys: list[Any] = []
         for window in _blocks(rows, cols):
-            inner = _inside(self.stack.geobox, window)
+            inner = _inside(self._shape, window)
             for step in steps:
                 for sheet in self._at(step) if inner else ():
                     if inner and sheet.place.touches(*inner):
@@ -169,7 +169,7 @@ class Reader:
 
     def _read_step(self, step: int, window: Box, names: Names, here: dict[DType, tuple[Array, Array]]) -> None:
         """Draw what there is at one time step, item by item: the first valid pixel stays."""
-        inner = _inside(self.stack.geobox, window)
+        inner = _inside(self._shape, window)
         if inner is None:
             return
         rows, cols = window
@@ -289,10 +289,16 @@ def _blocks(rows: slice, cols: slice) -> Iterator[Box]:
             yield slice(row, min(row + BLOCK, rows.stop)), slice(col, min(col + BLOCK, cols.stop))
 
 
-def _inside(grid: GeoBox, window: Box) -> Box | None:
-    """Cut a window to the grid; None where nothing is left."""
-    rows, cols = (slice(max(w.start, 0), min(w.stop, n)) for w, n in zip(window, grid.shape, strict=True))
-    return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+def _inside(shape: tuple[int, int], window: Box) -> Box | None:
+    """Cut a window to a grid of that shape; None where nothing is left."""
+    rows, cols = window
+    top, bottom, left, right = (
+        max(rows.start, 0),
+        min(rows.stop, shape[0]),
+        max(cols.start, 0),
+        min(cols.stop, shape[1]),
+    )
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
 def _within(window: Box, start: tuple[int, int]) -> Box:

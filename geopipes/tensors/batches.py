@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
@@ -32,8 +33,10 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not samples:
         raise TensorError("collate: there are no samples; a batch needs at least one")
+    names = samples[0].keys()
     for position, sample in enumerate(samples):
-        if different := sorted(sample.keys() ^ samples[0].keys()):
+        if sample.keys() != names:
+            different = sorted(sample.keys() ^ names)
             raise TensorError(
                 f"collate: samples 0 and {position} differ in {', '.join(map(repr, different))}; needed the"
                 " same keys in all samples of a batch: add or drop these in a step before batch()"
@@ -43,20 +46,23 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _column(values: list[Any]) -> Any:
     first = values[0]
-    if all(isinstance(value, torch.Tensor) for value in values):
+    if _all(values, torch.Tensor):
         alike = all(value.shape == first.shape and value.dtype == first.dtype for value in values)
         if not alike:
             return values
         batch = gathered(values)
         return torch.stack(values) if batch is None else batch
-    if all(isinstance(value, Mapping) for value in values):
+    if _all(values, Mapping):
         return collate(values)
-    if all(isinstance(value, Integral) for value in values):
+    if _all(values, Integral):
         return torch.tensor(values, dtype=torch.int64)
-    if all(isinstance(value, Real) for value in values):
+    if _all(values, Real):
         return torch.tensor(values, dtype=torch.float64)
-    if all(isinstance(value, tuple) and len(value) == len(first) for value in values) and all(
-        isinstance(number, Real) for value in values for number in value
-    ):
+    if _all(values, tuple) and len({*map(len, values)}) == 1 and _all(chain.from_iterable(values), Real):
         return torch.tensor(values, dtype=torch.float64)
     return values
+
+
+def _all(values: Iterable[Any], kind: type) -> bool:
+    """Say whether all values are of a kind; each type is asked once, as abstract ones answer slowly."""
+    return all(issubclass(one, kind) for one in {*map(type, values)})

@@ -90,9 +90,9 @@ class Cut:
     def valid(self) -> npt.NDArray[np.bool_]:
         """Give validity as (time or 1, y, x), without the margin."""
         valid = self.chip.variables["valid"]
-        time = [dim for dim in valid.dims if dim == "time"]
-        pixels = self._cropped(valid.transpose(*time, "y", "x").values)
-        return pixels if time else pixels[None]
+        order = ("time", "y", "x") if "time" in valid.dims else ("y", "x")
+        pixels = self._cropped((valid if valid.dims == order else valid.transpose(*order)).values)
+        return pixels if len(order) == 3 else pixels[None]
 
     def time(self) -> torch.Tensor:
         """Give the dates in nanoseconds since 1970, UTC: (time,), int64; NaT is the smallest."""
@@ -111,7 +111,8 @@ class Cut:
         x0, dx, _, y0, _, dy = (float(number) for number in attrs["GeoTransform"].split())
         width, height = self.chip.sizes["x"], self.chip.sizes["y"]
         for dim, start, step, size in (("x", x0, dx, width), ("y", y0, dy, height)):
-            first, last = self.chip.variables[dim].values[[0, -1]]
+            at = self.chip.variables[dim].values
+            first, last = at[0], at[-1]
             off = max(abs(first - start - step / 2), abs(last - start - step * (size - 0.5)))
             if off > abs(step) / 100:  # far above rounding, far below what moves a pixel
                 raise TensorError(
@@ -121,7 +122,7 @@ class Cut:
                 )
         transform = (dx, 0.0, x0, 0.0, dy, y0)
         chip = int(self.chip.variables["chip"].values)
-        return place(chip, attrs["crs_wkt"], transform, (height, width), self.margin)
+        return place(chip, authority(attrs["crs_wkt"]), transform, (height, width), self.margin)
 
     def _cropped(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if not self.margin:
@@ -135,13 +136,13 @@ def nanoseconds(times: npt.NDArray[np.datetime64]) -> torch.Tensor:
     return torch.from_numpy(times.astype("datetime64[ns]").astype(np.int64))
 
 
-def place(chip: int, wkt: str, transform: tuple[float, ...], shape: tuple[int, int], margin: int) -> dict[str, Any]:
+def place(chip: int, crs: str, transform: tuple[float, ...], shape: tuple[int, int], margin: int) -> dict[str, Any]:
     """Give id, bounds, CRS and transform of a chip without its margin.
 
     Parameters
     ----------
     chip : its id
-    wkt : its CRS
+    crs : as `authority` names it
     transform, shape : with the margin; (dx, 0, x0, 0, dy, y0) and (y, x)
     margin : pixels to be cropped from all sides
     """
@@ -152,12 +153,13 @@ def place(chip: int, wkt: str, transform: tuple[float, ...], shape: tuple[int, i
     return {
         "chip": chip,
         "bounds": (left, bottom, right, top),
-        "crs": _authority(wkt),
+        "crs": crs,
         "transform": (dx, 0.0, left, 0.0, dy, top),
     }
 
 
 @lru_cache(maxsize=64)  # parsing WKT costs more than the rest of a sample
-def _authority(wkt: str) -> str:
-    authority = pyproj.CRS.from_wkt(wkt).to_authority()
-    return ":".join(authority) if authority else wkt
+def authority(wkt: str) -> str:
+    """Name a CRS by its authority, "EPSG:32633", or by its WKT where none does."""
+    found = pyproj.CRS.from_wkt(wkt).to_authority()
+    return ":".join(found) if found else wkt

@@ -132,15 +132,14 @@ def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, n
 
 
 def gathered(values: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    """Give the batch whose rows these tensors are, all of them and in order; None where they are not."""
+    """Give the batch whose rows tensors of one shape and dtype are, all and in order; None where they are not."""
     batch, first = values[0]._base, values[0]
     if batch is None or not hasattr(batch, MARK) or len(batch) != len(values):
         return None
+    step, strides, start = batch.stride(0), first.stride(), first.storage_offset()
+    if start >= max(step, 1) or first.dtype != batch.dtype or first.is_complex():
+        return None  # rows of another batch's middle, or seen as another dtype or as their conjugates
     for index, value in enumerate(values):
-        offset = batch.stride(0) * index
-        alike = value.shape == first.shape and value.stride() == first.stride() and value.dtype == first.dtype
-        if value._base is not batch or not alike or value.storage_offset() - first.storage_offset() != offset:
+        if value._base is not batch or value.storage_offset() != start + index * step or value.stride() != strides:
             return None
-    if first.storage_offset() >= max(batch.stride(0), 1):  # rows of another batch's middle
-        return None
-    return batch.as_strided((len(values), *first.shape), (batch.stride(0), *first.stride()), first.storage_offset())
+    return batch.as_strided((len(values), *first.shape), (step, *strides), start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,10 @@ def stacked(
         shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
         whole = filled(pixels, spoken(layers), measured, number, shared=shared)
         made = made if whole is pixels else torch.from_numpy(whole)
-    return made.to(dtype or made.dtype), told
+    return made if dtype in (None, made.dtype) else made.to(dtype), told
 
 
+@lru_cache(maxsize=64)
 def held_in(native: np.dtype[Any]) -> torch.dtype:
     """Give torch's name of a dtype."""
     return torch.from_numpy(np.empty(0, native)).dtype
@@ -89,6 +91,7 @@ def filled(
     fill: np.generic | None,
     *,
     shared: bool = False,
+    complete: bool | None = None,
 ) -> npt.NDArray[Any]:
     """Write ``fill`` where the stack measured nothing, and take that from what is measured.
 
@@ -99,15 +102,18 @@ def filled(
     measured : (time, y, x): ``valid`` before; written to
     fill : None for nothing to be written
     shared : whether the pixels are somebody else's: then a copy of them is written to, if need be
+    complete : whether the stack measured everywhere; None where that is to be found out
 
     Returns
     -------
     the pixels, or their copy
     """
-    outside = None if measured.all() else ~measured[:, None]
+    outside = None if (measured.all() if complete is None else complete) else ~measured[:, None]
     for bands, floats in spoken:
         holes = outside
-        if floats and (nan := np.isnan(pixels[:, bands])).any():
+        # The least of numbers is NaN where one of them is: told in half the time, without an array of its own.
+        if floats and np.isnan(pixels[:, bands].min(initial=np.inf)):
+            nan = np.isnan(pixels[:, bands])
             np.logical_and(measured, ~nan.any(axis=1), out=measured)
             holes = nan if outside is None else nan | outside
         if holes is not None and fill is not None:
@@ -133,7 +139,7 @@ def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch
     given = list(variables.values())
     try:
         native = np.result_type(*given).newbyteorder("=")
-        torch.from_numpy(np.empty(0, native))
+        held_in(native)
     except TypeError:
         raise TensorError(
             f"tensor({name}=...): torch holds no tensor of {', '.join(map(str, given))}; convert in a step"

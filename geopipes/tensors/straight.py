@@ -15,7 +15,7 @@ from geopipes.edits import Array, Edit
 from geopipes.read.reader import Block
 from geopipes.read.scratch import scratch
 from geopipes.steps import Step
-from geopipes.tensors.cuts import nanoseconds, place
+from geopipes.tensors.cuts import authority, nanoseconds, place
 from geopipes.tensors.programs import Program
 from geopipes.tensors.rows import Rows, fresh
 from geopipes.tensors.samples import tensor
@@ -81,7 +81,7 @@ class Maker:
         stack = program.stacks[0].stack
         times = None if stack.times is None else np.array(stack.times, "datetime64[ns]")
         self._times = None if times is None else nanoseconds(times).numpy()
-        self._wkt = program.stacks[0].dataset["spatial_ref"].attrs["crs_wkt"]
+        self._crs = authority(program.stacks[0].dataset["spatial_ref"].attrs["crs_wkt"])
         self._affine = program.stacks[0].geobox.affine[:6]
         wholes = {target.whole: i for i, target in enumerate(wanted)}
         self._stacks = [
@@ -115,7 +115,7 @@ class Maker:
         dates = 1 if times is None else len(times)
         rows = [self._row(position, target, dates, size) for target in self._targets]
         valids = [self._valid_row(position, target, dates, size) for target in self._targets]
-        arrays = self._read(window, (dates, *size), rows, valids)
+        arrays, complete = self._read(window, (dates, *size), rows, valids)
         if self._changes:
             with np.errstate(all="ignore"):  # what a float does not hold is infinite in it
                 self._change(arrays, rows)
@@ -125,7 +125,7 @@ class Maker:
             if told is not None:
                 if i != self._direct:
                     np.copyto(told[1], arrays["valid"][:, 0])
-                filled(pixels, target.spoken, told[1], target.number)
+                filled(pixels, target.spoken, told[1], target.number, complete=complete)
             sample |= target.named(row, None if told is None else told[0])
         if times is not None:
             sample["time"] = torch.from_numpy(times.copy())
@@ -157,9 +157,15 @@ class Maker:
 
     def _read(
         self, window: Window, shape: tuple[int, int, int], rows: Sequence[Place], valids: Sequence[Place | None]
-    ) -> dict[str, Array]:
-        """Read all stacks, to the rows where they are a tensor; give (time, band, y, x) of the variables needed."""
+    ) -> tuple[dict[str, Array], bool | None]:
+        """Read all stacks, to the rows where they are a tensor.
+
+        Returns
+        -------
+        (time, band, y, x) of the variables needed, and whether all is valid; None where edits may change that
+        """
         arrays: dict[str, Array] = {}
+        complete = None
         for i, (part, groups) in enumerate(self._stacks):
             here = (1 if part.stack.times is None else shape[0], *shape[1:])
             told = None if self._direct is None or i > 0 else valids[self._direct]
@@ -168,13 +174,15 @@ class Maker:
                 full = (here[0], bands, *here[1:])
                 block.ok[dtype] = scratch(f"{role} ok", full, BOOL)
                 block.pixels[dtype] = scratch(role, full, dtype) if whole is None else rows[whole][1]
-            part.pixels(window if i == 0 else Window(window.rows, window.cols), into=block)
+            block = part.pixels(window if i == 0 else Window(window.rows, window.cols), into=block)
             if i > 0:
                 self._program.joins[i - 1].check_covered(block.complete, window)
+            elif self._direct is not None:
+                complete = block.complete
             for name, dtype, channels in self._views[i]:
                 arrays[name] = block.pixels[dtype][:, channels]
             arrays.setdefault("valid", block.valid[:, None])
-        return arrays
+        return arrays, complete
 
     def _place(self, windows: Windows, position: int, window: Window) -> dict[str, Any]:
         """Give the place of a chip, as ``tensor`` does."""
@@ -182,4 +190,4 @@ class Maker:
         dx, _, x0, _, dy, y0 = self._affine
         transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
         shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
-        return place(windows.values("id", position), self._wkt, transform, shape, windows.margin)
+        return place(windows.values("id", position), self._crs, transform, shape, windows.margin)
