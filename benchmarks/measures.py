@@ -105,7 +105,7 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
             yield Measure(f"scaling {order}", "scaling:scaling", {"order": order, "threads": threads}, once=True)
     if "overhead" in rows:
         yield Measure(
-            "overhead", "overhead:overhead", {"repeats": 3, "chips": 64} if quick else {"repeats": 20, "chips": 512}
+            "overhead", "overhead:overhead", {"repeats": 3, "chips": 64} if quick else {"repeats": 8, "chips": 2048}
         )
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)

@@ -36,7 +36,7 @@ def in_order(
     # Daemons, as others would be waited for at exit before anybody tells them that it is over; ``end`` does, and waits.
     workers = [
         Thread(target=shift.run, name=f"geopipes-read_{number}", daemon=True)
-        for number in range(min(threads, length_hint(positions, threads)))
+        for number in range(max(1, min(threads, length_hint(positions, threads))))
     ]
     anchor = _Anchor()
     end = finalize(anchor, _ended, shift, workers)

@@ -219,3 +219,30 @@ def test_a_chip_is_the_dataset_that_xarray_makes_of_its_parts(land: Synthetic) -
     assert {*chip.coords} == {*again.coords}
     assert all(index.equals(again.xindexes[name]) for name, index in chip.xindexes.items())
     assert {*chip.xindexes} == {*again.xindexes} == {"time", "y", "x"}
+
+
+def test_attributes_of_a_chip_are_its_own(land: Synthetic) -> None:
+    stack = gp.items(land.items).stack(["red"], resolution=20, crs="EPSG:32614")
+    chips = stack.chip(32, time=1, coverage="any").take(2).read()
+    for chip in chips:
+        for name in chip.variables:
+            assert "mine" not in chip[name].attrs
+            chip[name].attrs["mine"] = True
+    whole = only(stack)
+    assert all("mine" not in whole[name].attrs for name in whole.variables)
+    assert all("mine" not in chip[name].attrs for chip in chips for name in chip.variables)
+
+
+@pytest.mark.parametrize("edge", ["pad", "shift"])
+def test_coordinates_of_a_chip_are_those_of_the_cube(land: Synthetic, edge: Any) -> None:
+    stack = gp.items(land.items).stack(["red"], resolution=20, crs="EPSG:32614")
+    whole = only(stack)
+    step = float(whole["y"][0] - whole["y"][1])
+    for chip in stack.chip(80, margin=4, time=1, edge=edge, coverage="any").read():
+        for axis in ("y", "x"):
+            at, all_of_them = chip[axis].values, whole[axis].values
+            within = (at >= all_of_them.min()) & (at <= all_of_them.max())
+            assert within.any()
+            assert np.isin(at[within], all_of_them).all()  # bit for bit
+            np.testing.assert_allclose(np.abs(np.diff(chip[axis].values)), step)
+        assert chip["time"].values in whole["time"].values

@@ -136,6 +136,15 @@ def test_chips_read_straight_into_batches(land: Synthetic) -> None:
     assert by_name(report)["read(threads=2).tensor(...)"].calls == count
 
 
+def test_steps_done_as_chips_are_read(land: Synthetic) -> None:
+    plan = gp.items(land.items).stack(["red"], resolution=10, crs="utm", groupby="solar_day").chip(48)
+    pipe = plan.read(threads=2).scale("red", factor=1e-4).tensor(image=["red"], fill=0).batch(4)
+    with pipe.profile() as report:
+        count = sum(len(batch["chip"]) for batch in pipe)
+    assert by_name(report)["read(threads=2).scale(...).tensor(...)"].calls == count
+    assert by_name(report)["steps on pixels"].calls == count
+
+
 def test_bytes_and_tiles(land: Synthetic) -> None:
     pipe = chips(land, cache=0)
     with pipe.profile() as report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from geopipes.errors import TensorError
 from geopipes.tensors import collate, tensor
+from geopipes.tensors.rows import FreshRows
 
 UTM = "EPSG:32633"
 TORCH_INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
@@ -278,6 +280,27 @@ def test_inputs_side_by_side() -> None:
 
 
 # Batches
+
+
+@pytest.mark.parametrize(
+    ("dtype", "seen"),
+    [
+        ("uint16", lambda row: row.view(torch.int16)),
+        ("float32", lambda row: row.view(torch.int32)),
+        ("complex64", torch.conj),
+        ("complex64", lambda row: torch.conj(row).imag),
+    ],
+)
+def test_rows_seen_as_something_else_are_stacked_as_such(dtype: str, seen: Callable[[torch.Tensor], Any]) -> None:
+    rows = FreshRows(3, 3)
+    samples = []
+    for position in range(3):
+        row, pixels = rows.row(position, "image", (2, 4), np.dtype(dtype))
+        pixels[:] = position + (1j if dtype == "complex64" else 0)
+        samples.append({"image": seen(row)})
+    batch = collate(samples)["image"]
+    assert batch.dtype == samples[0]["image"].dtype
+    assert torch.equal(batch, torch.stack([sample["image"] for sample in samples]))
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5))

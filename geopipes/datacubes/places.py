@@ -64,7 +64,9 @@ class Places:
         else:
             pixels = slice(start, stop)
             values = pd.Index(grids.coordinates(self._geobox, pixels, pixels)["yx".index(axis)])
-        return xr.IndexVariable((axis,), values, self._coords[axis].attrs, fastpath=True), PandasIndex(values, axis)
+        index = PandasIndex(values, axis)
+        like = xr.Variable((axis,), values, self._coords[axis].attrs)
+        return index.create_variables({axis: like})[axis], index
 
     def _dates(self, time: slice | None) -> tuple[Coords, Indexes]:
         """Give the coordinates, and their indexes, that all windows of some dates share; None for all dates."""

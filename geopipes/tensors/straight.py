@@ -12,6 +12,7 @@ from geopipes.chips import Windows
 from geopipes.chips.loading import known
 from geopipes.datacubes.cube import Cube, Window
 from geopipes.edits import Array, Edit
+from geopipes.meters import COMPUTING, timed
 from geopipes.read.reader import Block
 from geopipes.read.scratch import scratch
 from geopipes.steps import Step
@@ -117,7 +118,7 @@ class Maker:
         valids = [self._valid_row(position, target, dates, size) for target in self._targets]
         arrays, complete = self._read(window, (dates, *size), rows, valids)
         if self._changes:
-            with np.errstate(all="ignore"):  # what a float does not hold is infinite in it
+            with timed(COMPUTING), np.errstate(all="ignore"):  # what a float does not hold is infinite in it
                 self._change(arrays, rows)
         sample: dict[str, Any] = {}
         # Only now: what is filled, or counted as not measured, is copied no more.
