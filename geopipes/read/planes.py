@@ -21,6 +21,9 @@ from geopipes.read.tiles import Tiles, Uses, Wanted
 Array = np.ndarray[Any, Any]
 Box = tuple[slice, slice]
 
+BLOCK = 2048
+"""Pixels a side that are read at once of a large window: bounds the tiles held, and the maps."""
+
 
 @dataclass(frozen=True, eq=False)
 class Planes:
@@ -151,3 +154,28 @@ def planes(files: Sequence[File], bands: Sequence[tuple[int, ...]]) -> Planes:
 def band_dtype(file: File, bands: tuple[int, ...]) -> np.dtype[Any]:
     """Give the dtype in which bands of a file are decoded."""
     return np.result_type(*(file.layout.dtypes[band - 1] for band in bands))
+
+
+def blocks(rows: slice, cols: slice) -> Iterator[Box]:
+    """Cut a large window into blocks."""
+    for row in range(rows.start, rows.stop, BLOCK):
+        for col in range(cols.start, cols.stop, BLOCK):
+            yield slice(row, min(row + BLOCK, rows.stop)), slice(col, min(col + BLOCK, cols.stop))
+
+
+def cut_to(shape: tuple[int, int], window: Box) -> Box | None:
+    """Cut a window to a grid of that shape; None where nothing is left."""
+    rows, cols = window
+    top, bottom, left, right = (
+        max(rows.start, 0),
+        min(rows.stop, shape[0]),
+        max(cols.start, 0),
+        min(cols.stop, shape[1]),
+    )
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+
+def counted_from(window: Box, start: tuple[int, int]) -> Box:
+    """Count a window from another's first pixel."""
+    rows, cols = (slice(w.start - first, w.stop - first) for w, first in zip(window, start, strict=True))
+    return rows, cols

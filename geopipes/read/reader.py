@@ -18,16 +18,13 @@ from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
 from geopipes.read.files import File, opened
 from geopipes.read.placing import Placement, placement
-from geopipes.read.planes import Box, Planes, band_dtype, planes
+from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
 from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
 from geopipes.read.tiles import Uses
 
 Array = np.ndarray[Any, Any]
 DType = np.dtype[Any]
 Names = tuple[str, ...] | None
-
-BLOCK = 2048
-"""Pixels a side that are read at once of a large window: bounds the tiles held, and the maps."""
 
 FULL_RESOLUTION = ("nearest", "mode")
 """Methods that give values as the file holds them: an overview of classes may hold means of classes."""
@@ -135,8 +132,8 @@ class Reader:
         for array in ok.values():
             assign(array.reshape(-1), value=False)
         assign(valid.reshape(-1), value=True)
-        for block_rows, block_cols in _blocks(rows, cols):
-            inside = (slice(None), *_within((block_rows, block_cols), (rows.start, cols.start)))
+        for block_rows, block_cols in blocks(rows, cols):
+            inside = (slice(None), *counted_from((block_rows, block_cols), (rows.start, cols.start)))
             for i, step in enumerate(steps):
                 here = {dtype: (pixels[dtype][i][inside], ok[dtype][i][inside]) for dtype in pixels}
                 self._read_step(step, (block_rows, block_cols), names, here)
@@ -159,8 +156,8 @@ class Reader:
     def keys(self, rows: slice, cols: slice, steps: Sequence[int]) -> list[Any]:
         """Name the tiles that a window of all variables is made of, as far as is known without reading."""
         keys: list[Any] = []
-        for window in _blocks(rows, cols):
-            inner = _inside(self._shape, window)
+        for window in blocks(rows, cols):
+            inner = cut_to(self._shape, window)
             for step in steps:
                 for sheet in self._at(step) if inner else ():
                     if inner and sheet.place.touches(*inner):
@@ -169,7 +166,7 @@ class Reader:
 
     def _read_step(self, step: int, window: Box, names: Names, here: dict[DType, tuple[Array, Array]]) -> None:
         """Draw what there is at one time step, item by item: the first valid pixel stays."""
-        inner = _inside(self._shape, window)
+        inner = cut_to(self._shape, window)
         if inner is None:
             return
         rows, cols = window
@@ -178,7 +175,7 @@ class Reader:
         for sheet in self._at(step):
             if not sheet.place.touches(*inner):
                 continue
-            if seen and self._full(sheet, names, here, _within(inner, (rows.start, cols.start))):
+            if seen and self._full(sheet, names, here, counted_from(inner, (rows.start, cols.start))):
                 if (known := self._opens.get((sheet, names))) is not None:
                     passed_over(_keys(known.draws, inner))
                 continue
@@ -280,28 +277,3 @@ class Reader:
 
 def _keys(draws: Sequence[tuple[DType, Draw]], window: Box) -> list[Any]:
     return [key for _, draw in draws for key in draw.keys(window)]
-
-
-def _blocks(rows: slice, cols: slice) -> Iterator[Box]:
-    """Cut a large window into blocks."""
-    for row in range(rows.start, rows.stop, BLOCK):
-        for col in range(cols.start, cols.stop, BLOCK):
-            yield slice(row, min(row + BLOCK, rows.stop)), slice(col, min(col + BLOCK, cols.stop))
-
-
-def _inside(shape: tuple[int, int], window: Box) -> Box | None:
-    """Cut a window to a grid of that shape; None where nothing is left."""
-    rows, cols = window
-    top, bottom, left, right = (
-        max(rows.start, 0),
-        min(rows.stop, shape[0]),
-        max(cols.start, 0),
-        min(cols.stop, shape[1]),
-    )
-    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
-
-
-def _within(window: Box, start: tuple[int, int]) -> Box:
-    """Count a window from another's first pixel."""
-    rows, cols = (slice(w.start - first, w.stop - first) for w, first in zip(window, start, strict=True))
-    return rows, cols
