@@ -332,6 +332,22 @@ def test_each_rank_has_its_rows(land: Synthetic) -> None:
     processes.close()
 
 
+def as_it_is(chip: Any) -> Any:
+    """Give what is given: a step that takes a Dataset."""
+    return chip
+
+
+@pytest.mark.parametrize("dataset", [False, True])
+def test_steps_write_to_the_rows_of_a_worker(land: Synthetic, dataset: bool) -> None:
+    read = chips(land).read(threads=2)
+    read = (read.map(as_it_is) if dataset else read).scale(["red", "nir"], factor=1e-4)
+    pipe = read.normalized_difference("nir", "red", name="NDVI").tensor(image=["red", "NDVI"], label="crop", fill=0)
+    source, ops = ordered(pipe._value.get(), 0), (*pipe._ops, Batch(4))
+    processes = Processes(source, ops, share=Share(), processes=2, ahead=1)
+    same([*Run(source, ops, feed=processes.feed(0))], [*Run(source, ops)])
+    processes.close()
+
+
 SEEN: list[tuple[torch.Tensor, torch.Tensor]] = []
 
 
