@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from learning import UNKNOWN
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from unet import UNet
 
@@ -54,17 +55,16 @@ def main(size: int, steps: int, out: Path) -> None:
     batches = loader(scenes)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "batches": batches}
     if kept.exists():
-        state = torch.load(kept)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        for name, state in torch.load(kept).items():
+            parts[name].load_state_dict(state)
     parallel = DistributedDataParallel(model)
     for step, batch in enumerate(islice(batches, steps)):
         optimizer.zero_grad()
-        logits = parallel(batch["image"])
-        loss = torch.nn.functional.cross_entropy(logits, batch["label"].long(), ignore_index=UNKNOWN)
+        loss = cross_entropy(parallel(batch["image"]), batch["label"].long(), ignore_index=UNKNOWN)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
-        print(f"step {step}, rank {rank} of {dist.get_world_size()}: loss {loss:.3f}, chips {batch['chip'].tolist()}")
+        said = f"step {step}, rank {rank} of {dist.get_world_size()}: loss {loss:.3f}, chips {batch['chip'].tolist()}"
+        print(said + "\n", end="")  # in one piece, beside what other ranks print
     dist.barrier()  # nobody opens the file before all have
     if rank == 0:
         torch.save({name: part.state_dict() for name, part in parts.items()}, kept)
