@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing",
+    "scaling", "choosing", "training",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -57,7 +57,10 @@ class Measure:
     torchgeo: bool = False
 
 
-def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[int], quick: bool) -> Iterator[Measure]:
+def measures(
+    rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[int], quick: bool, device: str = "cpu",
+    processes: Sequence[int] = (0,),
+) -> Iterator[Measure]:  # fmt: skip
     """Give the measurements that some rows of the table need.
 
     Parameters
@@ -67,6 +70,8 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
     chips : that a peer reads of a job; of the series a tenth
     marks : chips after which memory is noted
     quick : leaves out what only explains
+    device : that trains
+    processes : that load for it, each in turn
     """
     if "kernels" in rows:
         for method in METHODS:
@@ -105,6 +110,12 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
             yield Measure(f"scaling {order}", "scaling:scaling", {"order": order, "threads": threads}, once=True)
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)
+    if "training" in rows:
+        few = {"device": device, "layers": 50 if device == "cuda" else 26, "steps": 200 if device == "cuda" else 8}
+        few |= {"layers": 26, "steps": 2, "repeats": 1} if quick else {}
+        for number in processes:
+            key = f"training {device} {number}"
+            yield Measure(key, "training:trained", {**few, "threads": threads, "processes": number}, once=True)
 
 
 def _choosing(*, fewer: int) -> Iterator[Measure]:
