@@ -111,8 +111,9 @@ def measures(
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)
     if "training" in rows:
-        few = {"device": device, "layers": 50 if device == "cuda" else 26, "steps": 200 if device == "cuda" else 8}
-        few |= {"layers": 26, "steps": 2, "repeats": 1} if quick else {}
+        few: dict[str, Any] = {"device": device, "layers": 50, "steps": 60}
+        if device == "cpu":
+            few |= {"layers": 26, "steps": 2 if quick else 6, "repeats": 1}
         for number in processes:
             key = f"training {device} {number}"
             yield Measure(key, "training:trained", {**few, "threads": threads, "processes": number}, once=True)
