@@ -50,7 +50,7 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
         _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
-        _choosing, _overhead,
+        _choosing, _overhead, _training,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -66,6 +66,10 @@ class _Found:
     def has(self, key: str) -> bool:
         """Say whether a measurement was asked for."""
         return key in self.results or key in self.missing
+
+    def keys(self, row: str) -> list[str]:
+        """Give the measurements of a row that has any number of them."""
+        return [key for key in {**self.results, **self.missing} if key.split()[0] == row]
 
     def value(self, key: str, *fields: str) -> float | None:
         """Give the median of a field, or of a sum of fields."""
@@ -273,3 +277,12 @@ def _choosing(found: _Found) -> Iterator[Bar]:
             count, seconds, peak = (found.value(key, name) for name in ("windows", "seconds", "peak"))
             note = f"{peak / 1e6:.0f} MB" if peak is not None else found.why(key)
             yield Bar("choosing", f"{title}: seconds to list {count or 0:,.0f} windows", seconds, "", note)
+
+
+def _training(found: _Found) -> Iterator[Bar]:
+    for key in found.keys("training"):
+        _, device, processes = key.split()
+        times = [(name, found.value(key, name)) for name in ("alone", "batches", "both")]
+        note = _ms(*((name, None if value is None else 1e3 * value) for name, value in times)) or found.why(key)
+        what = f"{device}, {processes} processes: share of the time in which it waits for batches"
+        yield Bar("training", what, found.value(key, "waits"), "", note)

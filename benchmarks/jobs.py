@@ -92,7 +92,9 @@ class Job:
         images = [item.assets[band] for item in self.items for band in self.bands]
         return images + ([] if self.label is None else [self.label.assets["crop"]])
 
-    def chain(self, *, order: str, threads: int, cache: int | None = None, seed: int = 0) -> gp.Pipe[Any]:
+    def chain(
+        self, *, order: str, threads: int, cache: int | None = None, seed: int = 0, batch: int | None = None
+    ) -> gp.Pipe[Any]:
         """Give the chain that delivers batches, in the order "sequential", "shuffled" or "random"."""
         cubes = gp.items(list(self.items)).stack(list(self.bands), resampling=self.resampling, **self.grid)
         tensors: dict[str, Any] = {"image": list(self.bands)}
@@ -103,7 +105,7 @@ class Job:
         if order != "sequential":
             plan = plan.shuffle(seed=seed, exact=order == "random", lanes=self.batch)
         read = plan.read(threads=threads, cache=self.cache if cache is None else cache)
-        return read.tensor(fill=0, **tensors).batch(self.batch)
+        return read.tensor(fill=0, **tensors).batch(batch or self.batch)
 
     def part(self, *, items: int | None = None, bands: int | None = None) -> Job:
         """Give the same job on the first items and bands alone."""

@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing", "overhead",
+    "scaling", "choosing", "overhead", "training",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -57,7 +57,10 @@ class Measure:
     torchgeo: bool = False
 
 
-def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[int], quick: bool) -> Iterator[Measure]:
+def measures(
+    rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[int], quick: bool, device: str = "cpu",
+    processes: Sequence[int] = (0,),
+) -> Iterator[Measure]:  # fmt: skip
     """Give the measurements that some rows of the table need.
 
     Parameters
@@ -67,6 +70,8 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
     chips : that a peer reads of a job; of the series a tenth
     marks : chips after which memory is noted
     quick : leaves out what only explains
+    device : that trains
+    processes : that load for it, each in turn
     """
     if "kernels" in rows:
         for method in METHODS:
@@ -109,6 +114,13 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
         )
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)
+    if "training" in rows:
+        few: dict[str, Any] = {"device": device, "layers": 50, "steps": 60}
+        if device == "cpu":
+            few |= {"layers": 26, "steps": 2 if quick else 6, "repeats": 1}
+        for number in processes:
+            key = f"training {device} {number}"
+            yield Measure(key, "training:trained", {**few, "threads": threads, "processes": number}, once=True)
 
 
 def _choosing(*, fewer: int) -> Iterator[Measure]:

@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     todo = list(
         measures(
             options.only, threads=options.threads, chips=options.chips or (32 if options.quick else 128),
-            marks=(200, 2_000) if options.quick else (2_000, 20_000), quick=options.quick,
+            marks=(200, 2_000) if options.quick else (2_000, 20_000), quick=options.quick, device=options.device,
+            processes=options.processes,
         )
     )  # fmt: skip
     missing = {one.key: why for one in todo if (why := absent(one, options.torchgeo)) is not None}
@@ -84,6 +85,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--chips", type=int, help="that a peer reads of a job (128)")
     add("--rows", type=int, help="scenes in each of two UTM zones (4)")
     add("--pixels", type=int, help="along each side of a scene (7680)")
+    add("--device", default="cpu", choices=["cpu", "cuda"], help="that trains, in the row training (cpu)")
+    add("--processes", type=_numbers, default=[0], help="that load for it, by comma: 0,4 measures both (0)")
     add("--world", type=Path, default=temporary, help=f"where the files are written, once ({temporary})")
     add("--out", type=Path, default=temporary / "results.json", help="where the JSON goes")
     add("--torchgeo", type=Path, default=own, help=f"the interpreter of TorchGeo's environment ({own})")
@@ -95,6 +98,10 @@ def _rows(text: str) -> list[str]:
     if unknown := [row for row in rows if row not in ROWS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no row; the rows are {', '.join(ROWS)}")
     return rows
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _run(one: Measure, here: World, place: Place, options: argparse.Namespace, count: str) -> dict[str, Any]:

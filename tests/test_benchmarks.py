@@ -16,6 +16,7 @@ from benchmarks import bars, measures, needs, run, worker
 from benchmarks import world as worlds
 from benchmarks.epochs import geopipes
 from benchmarks.jobs import Job, job
+from benchmarks.training import trained
 from benchmarks.world import TINY, World
 from geopipes.read.tiles import shared
 
@@ -95,6 +96,16 @@ def test_counters_are_those_of_needed_tiles(world: World) -> None:
     assert result["chips"] == result["planned"] == len(asked.windows)
     assert result["needed"] == needs.unique(asked, TINY.tile)
     assert result["needed"] <= result["decoded"] <= 1.05 * result["needed"]
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_network_is_trained_and_waits_are_counted(world: World, processes: int) -> None:
+    few: dict[str, Any] = {"layers": 26, "steps": 2, "threads": 1, "processes": processes, "repeats": 1, "batch": 1}
+    found = trained(world, device="cpu", **few)
+    assert found["alone"] > 0
+    assert found["batches"] > 0
+    assert found["both"] > 0
+    assert 0 <= found["waits"] <= 1
 
 
 def test_a_run_prints_a_table_and_writes_json(

@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-ONLINE = ("03_earth_search", "04_planetary_computer")
+ONLINE = ("05_earth_search", "06_planetary_computer")
 
 # planetary_computer 1.0.0 defines a model in the way that pydantic 2 means to retire.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:planetary_computer")
 
 
-def run(script: Path, *options: object) -> str:
+def run(script: Path | str, *options: object) -> str:
     """What a program prints; where it fails, what it said."""
     done = subprocess.run([sys.executable, str(script), *map(str, options)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -93,6 +93,33 @@ def test_the_audit_finds_the_leak_and_the_map_is_drawn(tmp_path: Path) -> None:
     assert figure(r"by blocks:\n.*\n *train +test +([\d.]+) +0\.0 .*False", text)[0] >= 160
     assert "Statistics of 100 chips\n  red " in text
     assert (tmp_path / "split_and_audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lightning_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    text = run(ROOT / "examples" / "03_lightning.py", "--size", 256, "--steps", 8, "--out", tmp_path)
+    before, after = figure(r"loss: ([\d.]+) at the first step, ([\d.]+) at step 8", text)
+    assert 0 < after < before
+    assert "3 steps an epoch" in text
+    assert "4 steps and 4 more; losses as without a break: True" in text
+
+
+def test_two_ranks_train_and_one_goes_on(tmp_path: Path) -> None:
+    script, options = ROOT / "examples" / "04_ddp.py", ("--size", 256, "--out", tmp_path)
+    single = steps(run(script, "--steps", 3, "--size", 256, "--out", tmp_path / "single"))
+    assert {rank for _, rank, _ in single} == {0}
+    both = steps(
+        run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, "--steps", 1, *options)
+    )
+    then = steps(run(script, "--steps", 3, *options))
+    whole = [chips for _, _, chips in single]
+    assert sorted((rank, chips) for _, rank, chips in both) == [(0, whole[0][::2]), (1, whole[0][1::2])]
+    assert [chips for _, _, chips in then] == whole[1:]
+
+
+def steps(text: str) -> list[tuple[int, int, list[int]]]:
+    """What the ranks said of each step: its number, the rank, its chips."""
+    found = re.findall(r"^step (\d+), rank (\d+) of \d+: loss [\d.]+, chips \[(.*)\]$", text, flags=re.MULTILINE)
+    return [(int(step), int(rank), [int(chip) for chip in chips.split(", ")]) for step, rank, chips in found]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -42,6 +42,9 @@ COMPUTING = 0.6
 ONE_PROCESSOR = (0.8, 1.2)
 """Processors that threads keep busy where they hold the GIL in turns; what releases it now and then adds to one."""
 
+SPARE = 0.8
+"""Share of the processors below which more processes may help."""
+
 IDLE, BUSY_LOOP = 0.3, 0.2
 """Shares of the time, of idle reading threads and of a loop at work, from which on the two should overlap."""
 
@@ -67,15 +70,15 @@ class Bound:
 
 def bound(counts: Mapping[Row, Counts]) -> Bound | None:
     """Find the step that bounds the rest, by the rule of this module; None where nothing was counted."""
-    loop, chips = counts.get(LOOP, Counts()), counts.get(CHIPS) or counts.get(PROCESSES) or Counts()
+    loop, waited = counts.get(LOOP, Counts()), counts.get(CHIPS, Counts()) + counts.get(PROCESSES, Counts())
     if loop.seconds > loop.waiting:
         share = loop.seconds / (loop.seconds + loop.waiting)
         return Bound(LOOP.name, share, f"it takes {share:.0%} of the time, and the pipe waits for it")
     stream = {row: its for row, its in counts.items() if row.stage == Stage.STREAM and row not in (CHIPS, PROCESSES)}
     own = sum(its.seconds for its in stream.values())
-    if own > chips.seconds:
+    if own > waited.seconds:
         row = max(stream, key=lambda row: stream[row].seconds)
-        share = stream[row].seconds / (own + chips.seconds)
+        share = stream[row].seconds / (own + waited.seconds)
         why = f"it takes {share:.0%} of the time of the one thread that hands elements on"
         return Bound(row.name, share, f"{why}; {_off_it(row, loop, reads=CHIPS in counts)}")
     return _Threads(counts).bound() if any(row.stage < Stage.STREAM for row in counts) else None
@@ -88,11 +91,16 @@ def _off_it(row: Row, loop: Counts, *, reads: bool) -> str:
     return "loader(processes=2) shares it out" if loop.asked else "loader(prefetch=2) makes batches ahead of your loop"
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Threads:
     """What reading threads do, and what would make them faster."""
 
     def __init__(self, counts: Mapping[Row, Counts]) -> None:
         self._loop, self._chips = counts.get(LOOP, Counts()), counts.get(CHIPS, Counts())
+        self._spread = PROCESSES in counts
         self._rows = {row: its for row, its in counts.items() if row.stage < Stage.STREAM}
         self._all = sum(self._rows.values(), Counts())
         wall = self._chips.wall
@@ -129,6 +137,8 @@ class _Threads:
             return f"the threads are idle for {idle:.0%} of the time, as your loop works; not with loader(prefetch=2)"
         if row.stage != Stage.CHIP and (again := self._again()):
             return again
+        if self._spread:
+            return self._of_processes()
         if self._in_turns:
             return (
                 f"the {self._threads} threads keep one processor busy together, as they do where Python holds the "
@@ -142,12 +152,19 @@ class _Threads:
                 )
             what = " for bytes from afar" if row == FROM_AFAR else " for bytes" if row in AWAIT_BYTES else ""
             return f"{share:.0%} of that it waits{what}: read(threads={2 * self._threads}) waits for more at a time"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = _cores()
         if self._threads < cores:
             return f"read(threads={cores}) uses all {cores} processors"
         if row == RESAMPLING:
             return "pixels on the grid of the files themselves are copied, which is faster"
         return f"its threads use all {cores} processors"
+
+    def _of_processes(self) -> str:
+        """Say whether more worker processes would help."""
+        wall, cores = self._loop.seconds + self._loop.waiting, _cores()
+        used = self._all.cpu / wall if wall else 0.0
+        more = "more of them may use the rest" if used < SPARE * cores else "there are no more"
+        return f"the worker processes compute on {used:.1f} of {cores} processors; {more}"
 
     def _again(self) -> str:
         """Say that tiles are decoded again and again, if that takes a good part of reading."""

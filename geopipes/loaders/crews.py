@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from geopipes.errors import LoaderError
 from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, Report
+from geopipes.loaders.profiles import Add
 from geopipes.loaders.shares import Share
 from geopipes.loaders.workers import work
 
@@ -83,6 +84,7 @@ class Crew:
         self._rows, self._spare, self._lock, self._runs = rows, spare, Lock(), count()
         self._leaving: deque[int] = deque()
         self._parts: dict[tuple[int, int], _Parts] = {}
+        self._adds: dict[int, Add] = {}
         self._layout: Layout | None = None
         self._slots: Slots | None = None
         self._workers: list[_Worker] = []
@@ -92,11 +94,13 @@ class Crew:
             for worker in self._workers:  # all begin side by side
                 worker.send(plan)
 
-    def begin(self, epoch: int, group: int) -> int:
-        """Begin a run of an epoch at a batch; give its number."""
+    def begin(self, epoch: int, group: int, add: Add | None = None) -> int:
+        """Begin a run of an epoch at a batch; give its number. What workers count is added, where one asks."""
         with self._held():
             run = next(self._runs)
-            self._tell(Begin(run, epoch, group))
+            if add is not None:
+                self._adds[run] = add
+            self._tell(Begin(run, epoch, group, add is not None))
             return run
 
     def order(self, run: int, start: int, stop: int) -> int:
@@ -186,6 +190,7 @@ class Crew:
         while self._leaving:
             run = self._leaving.popleft()
             self._tell(Leave(run))
+            self._adds.pop(run, None)
             for key, parts in [*self._parts.items()]:
                 if key[0] == run:
                     parts.left = True
@@ -207,6 +212,8 @@ class Crew:
 
     def _take(self, report: Report, number: int) -> None:
         key = report.run, report.group
+        if report.counts and (add := self._adds.get(report.run)) is not None:
+            add(report.counts)
         parts = self._parts[key]
         parts.waiting -= 1
         parts.rows |= report.rows

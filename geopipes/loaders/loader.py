@@ -119,7 +119,8 @@ class Loader:
 
     def _run(self, share: Share, epoch: int, start: int) -> Run:
         pad = self._padded_to(share)
-        feed = self._workers(share, pad).feed(epoch) if self._options.processes else None
+        add = None if self._report is None else self._report.merge
+        feed = self._workers(share, pad).feed(epoch, add) if self._options.processes else None
         source = ordered(self._source, epoch, pad=pad)
         return Run(source, self._ops, share=share, start=start, feed=feed, report=self._report)
 

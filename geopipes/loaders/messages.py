@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geopipes.errors import StepError
 from geopipes.loaders.ops import Each
+from geopipes.meters import Counts, Row
 
 if TYPE_CHECKING:
     from geopipes.loaders.slots import Layout
@@ -32,11 +33,12 @@ class Plan(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """Begin a run of an epoch, at a batch."""
+    """Begin a run of an epoch, at a batch; watched where somebody asks where its time goes."""
 
     run: int
     epoch: int
     group: int
+    watched: bool
 
 
 class Make(NamedTuple):
@@ -77,6 +79,7 @@ class Report:
     rows : what is not in the slot, pickled, by row; a row behind the end of the plan is not there
     failures : by row
     kept : whether a step holds what it saw of the slot
+    counts : where the time went since the last report, of a run that is watched
     """
 
     run: int
@@ -84,6 +87,7 @@ class Report:
     rows: dict[int, bytes] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     kept: bool = False
+    counts: Mapping[Row, Counts] = field(default_factory=dict)
 
 
 class Failure(NamedTuple):

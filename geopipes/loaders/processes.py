@@ -28,6 +28,7 @@ from geopipes.errors import StepError
 from geopipes.loaders.crews import Crew
 from geopipes.loaders.messages import Plan
 from geopipes.loaders.ops import Batch, Each, Element, Op
+from geopipes.loaders.profiles import Add
 from geopipes.loaders.runs import Feed
 from geopipes.loaders.shares import Share
 
@@ -73,19 +74,25 @@ class Processes:
         self._crew: Crew | None = None
         self._end: finalize[Any, Any] | None = None
 
-    def feed(self, epoch: int) -> Feed:
-        """Give what gives the batches of an epoch from a position on; to close that cancels what is in the making."""
-        return partial(self._batches, epoch)
+    def feed(self, epoch: int, add: Add | None = None) -> Feed:
+        """Give what gives the batches of an epoch from a position on; to close that cancels what is in the making.
+
+        Parameters
+        ----------
+        epoch : whose batches they are
+        add : takes what the workers count of where their time goes; None where nobody asks
+        """
+        return partial(self._batches, epoch, add)
 
     def close(self) -> None:
         """End the workers, and with them all runs."""
         if self._end is not None:
             self._end()
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Element]:
+    def _batches(self, epoch: int, add: Add | None, start: int) -> Iterator[Element]:
         crew, batch, ahead = self._started(), self._batch, self._ahead
         ordered = start // batch.n
-        run = crew.begin(epoch, ordered)
+        run = crew.begin(epoch, ordered, add)
         try:
             for group in count(ordered):
                 ordered = crew.order(run, ordered, group + (max(ahead, 1) if crew.shown else 1))

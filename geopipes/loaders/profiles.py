@@ -27,13 +27,14 @@ class Profile:
     source, ops : of the run
     add : takes what was counted
     decoded : hashes of the parts of tiles that were decoded before
+    elsewhere : whether this is a worker process, where threads take elements through the steps from any source
     """
 
-    def __init__(self, source: Any, ops: Sequence[Op], add: Add, decoded: set[int]) -> None:
+    def __init__(self, source: Any, ops: Sequence[Op], add: Add, decoded: set[int], *, elsewhere: bool = False) -> None:
         self._source, self._ops, self._add, self._decoded = source, ops, add, decoded
         self._reads = hasattr(source, "loading")
         self._rows: list[Row] = []
-        stage = Stage.CHIP if self._reads else Stage.STREAM
+        stage = Stage.CHIP if self._reads or elsewhere else Stage.STREAM
         for number, op in enumerate(ops, 1):
             stage = stage if isinstance(op, Each) else Stage.STREAM
             self._rows.append(Row(stage, number, str(op)))
@@ -50,13 +51,16 @@ class Profile:
         work : reads it and takes it through the first steps
         straight : the first steps, by number, that reading does at once: it gives what the last of them makes
         """
+        text = f"read(threads={self._source.threads})" if self._reads else _given_by(self._source)
         done = "".join(f".{row.name.split('(')[0]}(...)" for row in self._rows[:straight])
-        row = Row(Stage.READ, 0, f"read(threads={self._source.threads}){done}")
+        row = Row(Stage.READ, 0, text + done)
 
         def one(position: int) -> Any:
             try:
-                with self._metering() as meter, meter.timing(row):
-                    return work(position)
+                with self._metering() as meter, meter.timing(row, calls=0) as counts:
+                    element = work(position)
+                    counts.calls += 1
+                    return element
             finally:
                 with self._lock:
                     self._made += 1
@@ -73,7 +77,7 @@ class Profile:
         ranks : see there
         here : whether this process makes the elements, and not others
         """
-        source = Row(Stage.STREAM, 0, f"Pipe({type(self._source).__name__})") if here else PROCESSES
+        source = Row(Stage.STREAM, 0, _given_by(self._source)) if here else PROCESSES
         stream = self._awaited(base) if here and self._reads else _timed(base, source)
         for op, row in zip(self._ops[done:], self._rows[done:], strict=True):
             stream = op.stream(stream, ranks)
@@ -153,6 +157,10 @@ class Watched(Iterator[Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._elements, name)
+
+
+def _given_by(source: Any) -> str:
+    return f"Pipe({type(source).__name__})"
 
 
 def _timed(elements: Iterator[Element], row: Row) -> Iterator[Element]:

@@ -40,7 +40,8 @@ class Report:
     - cached : share of the tiles needed that were there, decoded, when a chip needed them. Runs of other pipes fill
       the same cache
 
-    Worker processes of a torch DataLoader are not seen.
+    Worker processes of a loader count too: their seconds are added up as those of threads are. Those of a torch
+    DataLoader are not seen.
     """
 
     def __init__(self) -> None:
@@ -66,9 +67,9 @@ class Report:
             counts, self._counts = self._counts, {}
         return counts
 
-    def profile(self, source: Any, ops: Sequence[Op]) -> Profile:
-        """Give what watches one run."""
-        return Profile(source, ops, self.merge, self._decoded)
+    def profile(self, source: Any, ops: Sequence[Op], *, elsewhere: bool = False) -> Profile:
+        """Give what watches one run; ``elsewhere``, that part of it which a worker process does."""
+        return Profile(source, ops, self.merge, self._decoded, elsewhere=elsewhere)
 
     def watched(self, elements: Iterator[Any], ready: Callable[[], int] | None = None) -> Watched:
         """Watch the loop that takes elements: see `geopipes.loaders.profiles.Watched`."""

@@ -54,7 +54,7 @@ def lines(counts: Mapping[Row, Counts]) -> list[Line]:
     """Give a line for each step, in the order of the data; for the parts of reading too."""
     found: list[Line] = []
     stream = (row for row in counts if row.stage == Stage.STREAM and row not in (CHIPS, PROCESSES))
-    first = next(stream, None) if CHIPS in counts else None  # waits for chips
+    first, waited = next(stream, None), sum((counts[row] for row in (CHIPS, PROCESSES) if row in counts), Counts())
     for row, its in counts.items():
         if row.stage == Stage.READ:
             found += _reading(row, counts)
@@ -62,8 +62,8 @@ def lines(counts: Mapping[Row, Counts]) -> list[Line]:
             line = _line(row.name, its)
             if row == LOOP:
                 line = line._replace(waiting=its.waiting, queue=_share(its.ready, its.asked))
-            elif row == first:
-                line = line._replace(waiting=counts[CHIPS].seconds)
+            elif row == first and waited.calls:
+                line = line._replace(waiting=waited.seconds)
             found.append(line)
     return found
 
@@ -112,7 +112,7 @@ def _summary(counts: Mapping[Row, Counts]) -> str:
     loop, chips = counts.get(LOOP, Counts()), counts.get(CHIPS, Counts())
     wall = loop.seconds + loop.waiting or chips.wall
     read = next((_reading(row, counts)[0] for row in counts if row.stage == Stage.READ), None)
-    number, what = (loop.calls, "elements") if read is None else (read.calls, "chips")
+    number, what = (read.calls, "chips") if read is not None and chips.capacity else (loop.calls, "elements")
     words = [f"{number:,.0f} {what} in {_brief(wall)} s, {_brief(number / wall)} a second"]
     if read is not None:
         rates = {"read": read.read / wall, "decoded": read.decoded / wall}

@@ -13,7 +13,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -21,6 +21,7 @@ from math import prod
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from threading import Lock, Thread
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -28,10 +29,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.errors import StepError
+from geopipes.loaders import reports
 from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, Plan, Report
 from geopipes.loaders.ops import Each
 from geopipes.loaders.runs import keyed, ordered, read, straight
 from geopipes.loaders.shares import Share
+from geopipes.meters import CHIPS, Counts, Row
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +145,8 @@ class Worker:
             making.left -= 1
             if making.left:
                 return
-        self._send(making.finished())
+            counts = run.counts()
+        self._send(making.finished(counts))
         with self._lock:
             del run.making[making.report.group]
             over = run.left and not run.making
@@ -169,14 +173,32 @@ class Running:
         self.left = False
         self._opened = ExitStack()
         self.close = self._opened.close
+        self._report = reports.Report() if order.watched else None
+        self._threads, self._counted = getattr(source, "threads", 0), perf_counter()
         if not hasattr(source, "loading"):
-            self.read: Callable[[int], Any] = partial(read, _one_by_one(source), each)
+            self.read = self._watched(partial(read, _one_by_one(source), each), source, each)
             return
         self._stop = len(source)
         positions = share.positions(order.group * plan.rows * share.ranks, self._stop)
         sampler, works = straight(source, each, lambda: self)
         load = self._opened.enter_context(source.loading(positions, sampler))
-        self.read = partial(read, load, works)
+        first = len(each) - len(works) if sampler else 0
+        self.read = self._watched(partial(read, load, works), source, each, straight=first)
+
+    def _watched(
+        self, work: Callable[[int], Any], source: Any, each: Sequence[Each], *, straight: int = 0
+    ) -> Callable[[int], Any]:
+        if self._report is None:
+            return work
+        return self._report.profile(source, each, elsewhere=True).reading(work, straight=straight)
+
+    def counts(self) -> Mapping[Row, Counts]:
+        """Give what was counted since the last time, and how long threads were there; nothing where nobody asks."""
+        if self._report is None:
+            return {}
+        before, self._counted = self._counted, perf_counter()
+        wall = self._counted - before
+        return self._report.drain() | {CHIPS: Counts(wall=wall, capacity=wall * self._threads)}
 
     def rows(self, group: int) -> list[tuple[int, int]]:
         """Give this worker's rows of a batch, and the position of each."""
@@ -246,9 +268,9 @@ class Making:
                 "one that pickles in a step before batch(), or load with processes=0"
             ) from error
 
-    def finished(self) -> Report:
-        """Let go of the slot, and say what came of the batch."""
-        self._tensors = {}
+    def finished(self, counts: Mapping[Row, Counts]) -> Report:
+        """Let go of the slot, and say what came of the batch, and where the time went."""
+        self._tensors, self.report.counts = {}, counts
         self.report.kept = self._seen() is not None
         return self.report
 

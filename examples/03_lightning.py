@@ -1,0 +1,79 @@
+"""Train in Lightning, stop in the middle of an epoch, and go on from the checkpoint: `pip install lightning`.
+
+The loader is given to `fit` as it is, and its state is in the checkpoint. Random turns belong to a chip and an epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812  # as its own documentation imports it
+import torch
+from learning import UNKNOWN
+from numpy.random import Generator
+from torch.nn.functional import cross_entropy
+from unet import UNet
+
+import geopipes as gp
+from geopipes.loaders import Loader
+from geopipes.testing import Synthetic, synthetic_scenes
+
+BANDS = ["blue", "green", "red", "nir"]
+
+
+def loader(scenes: Synthetic) -> Loader:
+    cubes = gp.items(scenes.items).stack(BANDS, crs="utm", resolution=10, groupby="solar_day")
+    cubes = cubes.join(gp.rasters(scenes.label), name="crop", nodata=UNKNOWN)
+    chips = cubes.chip(64).shuffle(seed=0).read().scale(BANDS, factor=1e-4)
+    samples = chips.tensor(image=BANDS, label="crop", fill=0, time_axis=False).map(turned, rng=True)
+    return samples.batch(8, drop_last=True).loader()
+
+
+def turned(sample: dict[str, Any], rng: Generator) -> dict[str, Any]:
+    quarters = int(rng.integers(4))
+    return sample | {name: sample[name].rot90(quarters, (-2, -1)) for name in ("image", "label")}
+
+
+class Learner(L.LightningModule):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.model = UNet(bands=len(BANDS), classes=classes, width=8)
+        self.losses: list[float] = []
+
+    def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+        loss = cross_entropy(self.model(batch["image"]), batch["label"].long(), ignore_index=UNKNOWN)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=0.01)
+
+
+def fit(scenes: Synthetic, steps: int, checkpoint: Path, *, resume: bool = False) -> list[float]:
+    """Train up to a step and keep a checkpoint; give the loss of each step."""
+    torch.manual_seed(0)
+    learner = Learner(len(scenes.classes))
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", enable_checkpointing=False, **quiet)
+    trainer.fit(learner, loader(scenes), ckpt_path=checkpoint if resume else None, weights_only=False)
+    trainer.save_checkpoint(checkpoint)
+    return learner.losses
+
+
+def main(size: int, steps: int, out: Path) -> None:
+    scenes = synthetic_scenes(out / "scenes", dates=["2024-07-12"], size=size)
+    print(f"{len(loader(scenes))} steps an epoch")
+    whole = fit(scenes, steps, out / "whole.ckpt")
+    first, then = (fit(scenes, end, out / "part.ckpt", resume=end == steps) for end in (steps // 2, steps))
+    print(f"loss: {whole[0]:.3f} at the first step, {whole[-1]:.3f} at step {steps}")
+    print(f"{len(first)} steps and {len(then)} more; losses as without a break: {first + then == whole}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=512, help="pixels of 10 m on each side of a scene")
+    parser.add_argument("--steps", type=int, default=40, help="of training, 8 chips each")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the scenes and checkpoints")
+    main(**vars(parser.parse_args()))
