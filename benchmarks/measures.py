@@ -115,12 +115,15 @@ def measures(
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)
     if "training" in rows:
-        few: dict[str, Any] = {"device": device, "layers": 50, "steps": 60}
-        if device == "cpu":
-            few |= {"layers": 26, "steps": 2 if quick else 6, "repeats": 1}
-        for number in processes:
-            key = f"training {device} {number}"
-            yield Measure(key, "training:trained", {**few, "threads": threads, "processes": number}, once=True)
+        yield from _training(device, threads, processes, quick=quick)
+
+
+def _training(device: str, threads: int, processes: Sequence[int], *, quick: bool) -> Iterator[Measure]:
+    parameters: dict[str, Any] = {"device": device, "threads": threads, "layers": 50, "steps": 60}
+    if device == "cpu":
+        parameters |= {"layers": 26, "steps": 2 if quick else 6, "repeats": 1}
+    for number in processes:
+        yield Measure(f"training {device} {number}", "training:trained", parameters | {"processes": number}, once=True)
 
 
 def _choosing(*, fewer: int) -> Iterator[Measure]:

@@ -104,12 +104,12 @@ class Step:
     def _mark(self) -> Any:
         if not self._cuda:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
     def _between(self, one: Any, other: Any) -> float:
-        return one.elapsed_time(other) / 1e3 if self._cuda else other - one
+        return float(one.elapsed_time(other) / 1e3 if self._cuda else other - one)
 
 
 def _endless(loader: Loader, steps: int) -> Iterator[dict[str, Any]]:
