@@ -1,15 +1,17 @@
-"""ResNet-50 in plain torch, with a score for each pixel on top: the network that the benchmark trains."""
+"""ResNet-50 in plain torch, with scores of places on top: the network that the benchmark trains."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks of each stage, by the layers that carry weights."""
 
 WIDTH, WIDENING = 64, 4
+
+EVERY = 32
+"""Pixels of the image, along each side, to one of what the network makes of it."""
 
 
 class Bottleneck(nn.Module):
@@ -36,7 +38,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(N, bands, y, x), float, to (N, classes, y, x), logits, of which each 32nd pixel is computed.
+    """(N, bands, y, x), float, to (N, classes, y / EVERY, x / EVERY), logits.
 
     Parameters
     ----------
@@ -58,5 +60,5 @@ class ResNet(nn.Module):
         self.body, self.head = nn.Sequential(*stages), nn.Conv2d(wide, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Score each class at each pixel."""
-        return interpolate(self.head(self.body(image)).float(), size=image.shape[-2:], mode="bilinear")
+        """Score each class in the middle of each `EVERY` x `EVERY` pixels."""
+        return torch.as_tensor(self.head(self.body(image)).float())
