@@ -12,7 +12,7 @@ import shapely
 
 from geopipes.errors import ScoreError
 from geopipes.maps.ground import Ground, placed
-from geopipes.maps.layers import Layer, Raster, opened, strips
+from geopipes.maps.strips import Layer, Raster, opened, strips
 from geopipes.scores.confusions import named_classes
 
 UNLIKE = 0.01
