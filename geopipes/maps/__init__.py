@@ -1,6 +1,14 @@
-"""Tensors back to a map, and what is made of it."""
+"""From tensors back to a map: a model's answers, stitched as they come, and written so that a run can go on."""
 
+from geopipes.maps.datasets import load
 from geopipes.maps.documents import Model, model_item, stac_item
+from geopipes.maps.mosaics import Mosaic
 from geopipes.maps.polygons import area_statistics, polygonize
+from geopipes.maps.predicting import Predict, predict
+from geopipes.maps.stitching import stitch
+from geopipes.maps.writing import Written, write
 
-__all__ = ["Model", "area_statistics", "model_item", "polygonize", "stac_item"]
+__all__ = [
+    "Model", "Mosaic", "Predict", "Written", "area_statistics", "load", "model_item", "polygonize", "predict",
+    "stac_item", "stitch", "write",
+]  # fmt: skip
