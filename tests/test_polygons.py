@@ -271,3 +271,19 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SourceError, match="No space left"):
         polygonize(raster(np.ones((4, 4), np.uint8)), path)
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [(path.name, "what was there")]
+
+
+@pytest.mark.real
+def test_polygons_of_real_labels_are_those_that_were_drawn(real_data: Path) -> None:
+    """Elkton's labels, drawn as polygons and burnt onto 30 m pixels: back, to the width of a pixel's edge."""
+    folder = real_data / "landsat8_elkton"
+    found = polygonize(folder / "L8-Labels-Elkton-VA.tiff", strip=10)
+    drawn = gp.vectors(folder / "L8-Labels-Elkton-VA.geojson").to_crs(found.crs)
+    assert found["class"].tolist() == drawn.id.tolist()
+    off = found.geometry.symmetric_difference(drawn.geometry, align=False).area
+    assert (off <= drawn.geometry.length * 30 / 2).all()
+    dense = gpd.GeoSeries(shapely.segmentize(drawn.geometry.values, 30), crs=found.crs).to_crs(4326)
+    areas = [abs(Geod(ellps="WGS84").geometry_area_perimeter(polygon)[0]) for polygon in dense]
+    np.testing.assert_allclose(found.area_m2, areas, rtol=0.03)
+    planar = found.geometry.area / found.area_m2  # 206 km from the central meridian: 0.9996 ^ 2 and a little more
+    np.testing.assert_allclose(planar, 1.00024, atol=5e-5)
