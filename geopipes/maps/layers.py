@@ -131,10 +131,10 @@ class Layer:
                 f"stitch(of={self.name!r}): an answer is {tuple(answer.shape)}, and the first was {self.bands} bands "
                 f"of {high} x {wide} px; a map has one form"
             )
-        mask = self._mask(valid.numpy())
+        mask: Mask = self._mask(valid.numpy())
         return values, mask & ~np.isnan(values).any(axis=0) if values.dtype.kind == "f" else mask
 
-    def _mask(self, valid: Pixels) -> Mask:
+    def _mask(self, valid: Any) -> Mask:
         """Say which pixels here hold a valid one of the chip."""
         for axis, own in enumerate(self.size):
             length = valid.shape[axis]
@@ -145,7 +145,8 @@ class Layer:
                 valid = valid.reshape(shape).any(axis=axis + 1)
             else:
                 valid = valid.take((2 * np.arange(own) + 1) * length // (2 * own), axis=axis)
-        return valid
+        found: Mask = valid
+        return found
 
     def _nodata(self, kind: str) -> float:
         """Give what stands for nodata in a dtype, of which it must be a value."""

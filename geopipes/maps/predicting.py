@@ -166,10 +166,10 @@ class Predict:
                     f"{found}; needed are last axes of {height} x {width}, or of a whole part of them: crop or resize "
                     "in the model, or choose a chip size that it keeps"
                 )
-        answer: torch.Tensor = answer.cpu()
-        if answer.is_floating_point():
-            self._check_numbers(name, answer, batch)
-        return answer
+        here: torch.Tensor = answer.cpu()
+        if here.is_floating_point():
+            self._check_numbers(name, here, batch)
+        return here
 
     def _check_numbers(self, name: str, answer: torch.Tensor, batch: dict[str, Any]) -> None:
         """Raise where a chip has valid pixels and no number at all: the model cannot have been asked rightly."""
