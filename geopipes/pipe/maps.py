@@ -109,7 +109,7 @@ class Map:
         if paths[0].endswith(".zarr"):
             return openings.cubes(one)
         dates = {str(file.path): None if file.date is None else str(file.date) for file in written}
-        return openings.rasters(one, **({"datetime": dates.get} if any(dates.values()) else {}))
+        return openings.rasters(one, datetime=dates.get if any(dates.values()) else None)
 
     def __str__(self) -> str:
         return self._text
