@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -257,6 +259,40 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         polygonize([])
     with pytest.raises(ReadError):
         polygonize(tmp_path / "missing.tif")
+
+
+FULL_DISK = """
+import resource, signal, sys
+import geopandas as gpd, numpy as np, shapely
+from pathlib import Path
+from geopipes.errors import SourceError
+from geopipes.maps.vectors import write_vectors
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows too large is an error then, as a full disk is
+x = np.arange(200)
+boxes = gpd.GeoDataFrame({"class": x}, geometry=shapely.box(x, 0, x + 1, 1), crs=32633)
+for suffix in ("parquet", "geojson", "fgb"):
+    place = Path(sys.argv[1]) / f"boxes.{suffix}"
+    size = write_vectors(boxes, place).stat().st_size
+    place.unlink()
+    for missing in (1, 20, 500, size - 10):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, resource.RLIM_INFINITY))
+        try:
+            write_vectors(boxes, place)
+        except SourceError as error:
+            print("refused", error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a file's size are those of POSIX")
+def test_a_full_disk_is_an_error_up_to_the_last_byte(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.count("refused") == 12
+    assert "too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

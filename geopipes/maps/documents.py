@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pystac.utils import datetime_to_str, str_to_datetime
 
 from geopipes.catalogs import rasters
 from geopipes.errors import SourceError
+from geopipes.maps.placing import put
 from geopipes.maps.strips import Raster, single
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
@@ -261,12 +261,8 @@ def _process(item: pystac.Item, model: Model | None, lineage: str | None) -> Non
 
 def _written(item: pystac.Item, path: str | os.PathLike[str]) -> pystac.Item:
     """Write an item whose assets lie beside it; the file appears whole or not at all."""
-    place = Path(os.path.abspath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    item.set_self_href(os.fspath(place))
+    item.set_self_href(os.path.abspath(path))
     item.make_asset_hrefs_relative()
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as workplace:
-        draft = Path(workplace) / place.name
-        draft.write_text(json.dumps(item.to_dict(include_self_link=False), indent=1, allow_nan=False), encoding="utf-8")
-        os.replace(draft, place)
+    text = json.dumps(item.to_dict(include_self_link=False), indent=1, allow_nan=False)
+    put(path, lambda draft: draft.write_text(text, encoding="utf-8"))
     return item

@@ -21,7 +21,7 @@ from geopipes.maps.components import Finder, Thing
 from geopipes.maps.filling import fill
 from geopipes.maps.ground import Ground, placed
 from geopipes.maps.strips import Layer, Raster, check_same_grid, opened, strips
-from geopipes.maps.vectors import check_writable, write_vectors
+from geopipes.maps.vectors import driver_of, write_vectors
 
 Classes = Sequence[float] | Mapping[float, str]
 Geometries = npt.NDArray[np.object_]
@@ -138,7 +138,7 @@ def polygonize(
     if smallest < 0 or holes < 0 or (simplify is not None and simplify < 0):
         raise SourceError(f"polygonize({smallest=}, {holes=}, {simplify=}): areas and tolerances are 0 or more")
     if path is not None:
-        check_writable(path)
+        driver_of(path)
     weighing: Layer | None = None
     with ExitStack() as stack:
         layer = stack.enter_context(opened(raster, band=band, what="polygonize(raster)"))
