@@ -79,8 +79,8 @@ def stac_item(
     ----------
     raster : a path, a URL, an item, or what ``gp.rasters`` gives
     path : where to write the item as JSON too; it appears whole or not at all, and names the map by a relative path
-    datetime : what the map shows: an instant, or (first, last), UTC where it has no zone; None for the span of
-        ``derived_from``
+    datetime : what the map shows: an instant, or (first, last), UTC where it has no zone; None for what the
+        raster's own item says, else the span of ``derived_from``
     classes : values and names of the classes of one band; the colours are those of the file's colour table
     band : which one, from 1
     model : that made the map. Where it has an item of its own, the map's item is derived from it, as the MLM extension
@@ -97,7 +97,12 @@ def stac_item(
     Raises
     ------
     SourceError
-        for what is no single raster file, and where no time is known
+        for what is no single raster file, where no time is known, and a path that cannot be written
+
+    Notes
+    -----
+    The item is not validated here: ``item.validate()`` fetches the schemas of the extensions from the internet. Items
+    of this shape were held against STAC 1.1, processing 1.2, MLM 1.5.2 and classification's unreleased 2.0.
     """
     found = single(raster, "stac_item(raster)")
     if not isinstance(found, str):
@@ -105,7 +110,9 @@ def stac_item(
     item = next(iter(rasters(found)))
     item.id = Path(item.id).name
     sources = list(derived_from)
-    _date(item, datetime, [source for source in sources if isinstance(source, pystac.Item)])
+    own = [raster] if isinstance(raster, pystac.Item) else [] if isinstance(raster, str | os.PathLike) else [*raster]
+    dated = [each for each in own if _times(each)] or [each for each in sources if isinstance(each, pystac.Item)]
+    _date(item, datetime, dated)
     asset = next(iter(item.assets.values()))
     with rasterio.open(found) as file:
         if file.driver == "GTiff" and file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG":
