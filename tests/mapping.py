@@ -84,7 +84,7 @@ class Slow(Smooth):
 
 def long_map(folder: Path) -> Any:
     """Give a map that takes some seconds, of a raster in a folder: batches that span rows of chips."""
-    chips = gp.rasters(str(folder / "raster.tif")).stack().chip(32, overlap=16, edge="pad")
+    chips = gp.rasters(str(folder / "raster.tif")).stack(["b1"]).chip(32, overlap=16, edge="pad")
     tensors = chips.read(threads=2).tensor(image=["b1"], fill=0, time_axis=False, dtype=torch.float32)
     return tensors.predict(Slow(), batch=5).stitch(activation="softmax")
 

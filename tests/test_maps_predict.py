@@ -187,7 +187,7 @@ def test_models_are_told_apart_by_their_weights() -> None:
     assert model_document(half) != model_document(one)
     lock = threading.Lock()
     with pytest.raises(GeopipesError, match="cannot be told"):
-        model_document(lambda image: image if lock else image)
+        model_document(lambda image: (image, lock))
 
 
 def test_a_chain_with_a_model_prints(pipe: gp.Pipe[dict[str, Any]]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
+from affine import Affine
 
 import geopipes as gp
 from geopipes.errors import MapError
 from geopipes.maps import stores
 from geopipes.testing import Synthetic
-from tests.mapping import CLASSES, Smooth, identity, long_map, raster, samples
+from tests.mapping import CLASSES, Smooth, identity, raster, samples
 
 NAMES = {0: "background", 1: "field", 2: "wood & water"}
 COLORS = {0: (0, 0, 0, 0), 1: "#d62728", 2: (0, 128, 0)}
@@ -57,12 +61,8 @@ def test_floats_as_a_cog(tmp_path: Path) -> None:
     written = samples(source, 256, edge="pad").predict(identity).stitch().write(tmp_path / "map.tif")
     assert os.listdir(tmp_path) == ["map.tif"]
     with rasterio.open(tmp_path / "map.tif") as file:
-        assert (file.count, file.dtypes[0], file.crs.to_epsg(), file.descriptions) == (
-            1,
-            "float32",
-            32633,
-            ("prediction",),
-        )
+        assert (file.count, file.dtypes[0], file.crs.to_epsg()) == (1, "float32", 32633)
+        assert file.descriptions == ("prediction",)
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert (file.compression.value, file.profile["blockxsize"]) == ("DEFLATE", 512)
         assert np.isnan(file.nodata)
@@ -70,7 +70,7 @@ def test_floats_as_a_cog(tmp_path: Path) -> None:
         assert file.overviews(1) == [2, 4]
         half = file.read(1, out_shape=(550, 650))
         np.testing.assert_allclose(half, source["b0"].coarsen(y=2, x=2).mean(), rtol=1e-4, atol=1e-4)
-    again = written.stack(dtype="float32").chip(100, edge="pad").read()
+    again = written.stack(["prediction"]).chip(100, edge="pad").read()
     np.testing.assert_array_equal(next(iter(again))["prediction"][0], source["b0"][:100, :100])
 
 
@@ -82,9 +82,8 @@ def test_classes_with_names_and_colors(tmp_path: Path) -> None:
         values = file.read(1)
         np.testing.assert_array_equal(values, map.load()["prediction"])
         assert (file.nodata, file.dtypes[0], file.compression.value) == (255, "uint8", "ZSTD")
-        assert {value: file.colormap(1)[value] for value in range(3)} == {
-            0: (0, 0, 0, 0) if file.colormap(1)[0][3] == 0 else (0, 0, 0, 255), 1: (214, 39, 40, 255), 2: (0, 128, 0, 255),
-        }  # fmt: skip
+        colors = file.colormap(1)
+        assert [colors[1], colors[2]] == [(214, 39, 40, 255), (0, 128, 0, 255)]
         assert json.loads(file.tags(1)["CLASSES"]) == {str(value): name for value, name in NAMES.items()}
         assert set(np.unique(file.read(1, out_shape=(300, 350)))) <= {*range(CLASSES), 255}
     assert os.listdir(tmp_path) == ["map.tif"]  # and no file beside it
@@ -154,8 +153,7 @@ def test_a_file_for_each_zone_date_and_answer(land: Synthetic, tmp_path: Path) -
     assert {name.split("_")[1] for name in names} == {"EPSG32614", "EPSG32615"}
     items = list(written)
     assert {item.datetime.date().isoformat() for item in items if item.datetime} == {"2024-05-03", "2024-06-07"}
-    cubes = written.stack({"prediction": "data"}, crs="utm", resolution=10) if False else written
-    assert len(list(cubes)) == 8
+    assert len(items) == 8
     map.write(tmp_path / "map_{crs}.zarr")
     assert {"map_EPSG32614.zarr", "map_EPSG32615.zarr"} < {*os.listdir(tmp_path)}
 
@@ -167,7 +165,7 @@ def test_a_map_that_is_there_is_not_made_again(tmp_path: Path) -> None:
     chips.predict(Failing(0)).stitch().write(tmp_path / "map.tif")  # asked about nothing
     assert (tmp_path / "map.tif").stat().st_mtime_ns == before
     other = chips.predict(Smooth(seed=1)).stitch()
-    with pytest.raises(MapError, match="is there, and holds something else than this map.*overwrite=True"):
+    with pytest.raises(MapError, match=r"is there, and holds something else than this map.*overwrite=True"):
         other.write(tmp_path / "map.tif")
     other.write(tmp_path / "map.tif", overwrite=True)
     with rasterio.open(tmp_path / "map.tif") as file:
@@ -221,8 +219,8 @@ def test_nothing_is_left_behind_of_a_run_that_made_nothing(tmp_path: Path) -> No
 
 
 def test_a_model_that_cannot_be_told_from_another_begins_anew(tmp_path: Path) -> None:
-    lock = __import__("threading").Lock()
-    left = [80]
+    lock = threading.Lock()
+    left = [50]
 
     def model(image: torch.Tensor) -> torch.Tensor:
         with lock:
@@ -244,7 +242,7 @@ def test_two_runs_at_once_are_one_too_many(tmp_path: Path) -> None:
     (tmp_path / "map.tif.partial").mkdir()
     with (
         stores.locked(tmp_path / "map.tif.partial" / "lock"),
-        pytest.raises(MapError, match="another run is writing this map, and holds .*lock; wait for it"),
+        pytest.raises(MapError, match=r"another run is writing this map, and holds .*lock; wait for it"),
     ):
         map.write(tmp_path / "map.tif")
     assert os.listdir(tmp_path) == ["map.tif.partial"]
@@ -260,7 +258,8 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"mounting needs rights: {mounted.stderr.decode().strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    gc.collect()  # an error's traceback may hold a file
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_disk_without_room_is_found_beforehand(tmpfs: Path) -> None:
@@ -271,24 +270,17 @@ def test_a_disk_without_room_is_found_beforehand(tmpfs: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
-def test_a_disk_that_fills_up_loses_nothing(tmpfs: Path, name: str) -> None:
+def test_a_disk_that_fills_up_loses_nothing(tmpfs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for the rows of noise, and not for the file that is made of them."""
     map = samples(raster((500, 500)), 100).predict(identity).stitch()
     ballast = tmpfs / "ballast"
     ballast.write_bytes(b"x" * 950_000 if name == "map.tif" else b"x" * 970_000)
-    monkey = stores.ROOM
-    stores.ROOM = 0
-    try:
-        with pytest.raises(MapError, match=f"{name} could not be|No space left"):
-            map.write(tmpfs / name)
-    finally:
-        stores.ROOM = monkey
+    monkeypatch.setattr(stores, "ROOM", 0)
+    with pytest.raises(MapError, match=f"{name} could not be|No space left"):
+        map.write(tmpfs / name)
     assert sorted(os.listdir(tmpfs)) == ["ballast", f"{name}.partial"]
     ballast.unlink()
-    asked: list[int] = []
-    samples(raster((500, 500)), 100)
     map.write(tmpfs / name)
-    assert asked == []
     assert os.listdir(tmpfs) == [name]
 
 
@@ -337,31 +329,36 @@ def test_a_bar_counts_chips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "map.tif [##############################] 100% 16/16" in capsys.readouterr().err
 
 
-def begun(folder: Path, name: str) -> subprocess.Popen[str]:
-    """Begin a run in another process, and wait until it is under way."""
-    run = subprocess.Popen([sys.executable, "-m", "tests.mapping", folder, name], stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    assert run.stdout.readline() == "begun\n"
-    return run
+@contextmanager
+def begun(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """Begin a run in another process, and wait until it is under way; afterwards until it has ended."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.mapping", folder, name], stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "begun\n"
+        yield run
 
 
 def test_killed_at_ten_moments_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     source = raster((300, 200), holes=0.02)
-    source["b0"].rio.to_raster(tmp_path / "raster.tif")
-    torch.set_num_threads(1)
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "crs": "EPSG:32633", "nodata": np.nan}
+    transform = Affine(10.0, 0.0, 300_000.0, 0.0, -10.0, 5_000_000.0)
+    path = tmp_path / "raster.tif"
+    with rasterio.open(path, "w", width=200, height=300, transform=transform, tiled=True, **profile) as file:
+        file.write(source["b0"].values, 1)
     started = time.monotonic()
-    run = begun(tmp_path, "whole.tif")
-    assert run.wait() == 0
-    lasting = time.monotonic() - started
+    with begun(tmp_path, "whole.tif") as run:
+        assert run.wait() == 0
+        lasting = time.monotonic() - started
     moments = random.Random(0)
     for _ in range(10):
-        run = begun(tmp_path, "map.tif")
-        time.sleep(moments.uniform(0, lasting / 4))
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        assert (tmp_path / "map.tif").exists() <= (bytes_of(tmp_path / "map.tif") == bytes_of(tmp_path / "whole.tif"))
-    assert begun(tmp_path, "map.tif").wait() == 0
+        with begun(tmp_path, "map.tif") as run:
+            time.sleep(moments.uniform(0, lasting / 4))
+            run.send_signal(signal.SIGKILL)
+        if (tmp_path / "map.tif").exists():
+            assert bytes_of(tmp_path / "map.tif") == bytes_of(tmp_path / "whole.tif")
+    with begun(tmp_path, "map.tif") as run:
+        assert run.wait() == 0
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "raster.tif", "whole.tif"]
     assert bytes_of(tmp_path / "map.tif") == bytes_of(tmp_path / "whole.tif")
-    long_map(tmp_path).write(tmp_path / "here.tif")
-    assert bytes_of(tmp_path / "here.tif") == bytes_of(tmp_path / "whole.tif")
