@@ -110,8 +110,8 @@ def polygonize(
     band : of the raster, from 1
     connectivity : 8 if pixels that share a corner alone belong together. Such an object is a MultiPolygon
     smallest : objects that cover less are left out [m2]
-    holes : holes that cover less are filled [m2], after small objects are left out: their ground belongs to the object
-        around them, and is taken from objects that lie within
+    holes : holes that cover less are filled [m2], after small objects are left out: their ground, nodata too, belongs
+        to the object around them, and objects that lie within go
     simplify : tolerance, in units of the CRS, by which outlines are simplified (Visvalingam-Whyatt, as GEOS's coverage
         simplification does it: corners whose triangle is smaller than the tolerance's square go). Neighbours keep
         their common border: no gaps, no overlaps, and no object vanishes
