@@ -14,8 +14,10 @@
     ├── ChipError             windows that cannot be cut as asked
     │   ├── ChipTooLarge      larger than the cube
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
+    ├── MapError              a map that cannot be made or written as asked
     ├── LoaderError           worker processes that ended, or have no room
     ├── ReadError             pixels that could not be read
+    ├── ScoreError            predictions, labels or samples that cannot be compared as asked
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
     ├── StateError            a run that cannot go on where another one stood
     ├── StepError             a step of the chain failed, or gave what the next cannot take
@@ -85,12 +87,20 @@ class LoaderError(GeopipesError, RuntimeError):
     """Worker processes that ended before their work was done, or that have no room for it."""
 
 
+class MapError(GeopipesError, ValueError):
+    """A map that cannot be made of chips, or written, as asked."""
+
+
 class StepError(GeopipesError, TypeError):
     """A step of the chain failed, or gave what the next one cannot take."""
 
 
 class StateError(GeopipesError, ValueError):
     """A run that cannot go on where another one stood: the plan or the chain is another."""
+
+
+class ScoreError(GeopipesError, ValueError):
+    """Predictions, labels or samples that cannot be compared as asked."""
 
 
 class StatisticsError(GeopipesError, ValueError):

@@ -246,3 +246,13 @@ def test_coordinates_of_a_chip_are_those_of_the_cube(land: Synthetic, edge: Any)
             assert np.isin(at[within], all_of_them).all()  # bit for bit
             np.testing.assert_allclose(np.abs(np.diff(chip[axis].values)), step)
         assert chip["time"].values in whole["time"].values
+
+
+def test_arrays_with_dates_and_bands_are_read(tmp_path: Path) -> None:
+    values = np.arange(2 * 3 * 8 * 10, dtype="float32").reshape(2, 3, 8, 10)
+    days = np.array(["2024-05-01", "2024-06-01"], "datetime64[ns]")
+    array = xr.DataArray(values, {"time": days, "y": 7.5 - np.arange(8), "x": np.arange(10) + 0.5},
+                         ("time", "band", "y", "x"), "embedding")  # fmt: skip
+    (chip,) = gp.cubes(array, crs="EPSG:32633").chip((8, 10)).read()
+    assert chip["embedding"].dims == ("time", "band", "y", "x")
+    np.testing.assert_array_equal(chip["embedding"], values)
