@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing",
+    "scaling", "choosing", "mapping",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -105,6 +105,10 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
             yield Measure(f"scaling {order}", "scaling:scaling", {"order": order, "threads": threads}, once=True)
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)
+    if "mapping" in rows:
+        yield Measure("mapping throughput", "mapping:throughput", {"threads": threads, "chips": 4 * chips})
+        few = {"threads": threads, "fewer": 8 if quick else 1}
+        yield Measure("mapping memory", "mapping:memory", few, job="same-grid", once=True)
 
 
 def _choosing(*, fewer: int) -> Iterator[Measure]:

@@ -173,8 +173,13 @@ class Predict:
 
     def _check_numbers(self, name: str, answer: torch.Tensor, batch: dict[str, Any]) -> None:
         """Raise where a chip has valid pixels and no number at all: the model cannot have been asked rightly."""
-        empty = torch.isnan(answer).flatten(1).all(1) if answer.ndim > 1 else torch.isnan(answer)
-        if empty.any() and (lost := empty & self._valid(batch).flatten(1).any(1)).any():
+        rows = answer.flatten(1) if answer.ndim > 1 else answer[:, None]
+        empty = torch.isnan(rows[:, 0])
+        if (
+            empty.any()
+            and (empty := torch.isnan(rows).all(1)).any()
+            and (lost := empty & self._valid(batch).flatten(1).any(1)).any()
+        ):
             chips = batch["chip"][lost].tolist()
             raise TensorError(
                 f"{self}: {name!r} is NaN at every pixel of chip {chips[0]} ({len(chips)} of {len(answer)} chips of "
