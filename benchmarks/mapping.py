@@ -30,6 +30,9 @@ WIDE, HIGH = 2048, 4096
 TIMES = 16
 """How many times as high the larger one is."""
 
+SETTLED = 3
+"""Times that the smaller map is written: by then threads have the memory that they keep."""
+
 CACHE = 4 * 10**6
 """Bytes of decoded tiles: the smaller map fills it, too."""
 
@@ -86,13 +89,14 @@ def memory(world: World, *, threads: int, fewer: int = 1) -> dict[str, Any]:
     network = torch.nn.Conv2d(1, CLASSES, 1)  # whose own memory is little beside the map's
     with tempfile.TemporaryDirectory() as folder:
         peaks = {"baseline": _peak()}
-        for name, high in (("small", height), ("large", TIMES * height)):
+        for name, high in (*[("small", height)] * SETTLED, ("large", TIMES * height)):
             path = Path(folder) / f"{name}.tif"
             _raster(path, high, width)
             chips = gp.rasters(str(path)).stack(["b1"]).chip(256, overlap=OVERLAP, edge="pad")
             read = chips.read(threads=threads, cache=CACHE // fewer)
             tensors = read.tensor(image=["b1"], fill=0, time_axis=False, dtype=torch.float32)
-            tensors.predict(network, batch=BATCH).stitch(activation="softmax").write(Path(folder) / f"{name}_map.tif")
+            map = tensors.predict(network, batch=BATCH).stitch(activation="softmax")
+            map.write(Path(folder) / "map.tif", overwrite=True)
             peaks[name] = _peak()
     return peaks
 

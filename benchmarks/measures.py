@@ -107,8 +107,8 @@ def measures(rows: Sequence[str], *, threads: int, chips: int, marks: Sequence[i
         yield from _choosing(fewer=1000 if quick else 1)
     if "mapping" in rows:
         yield Measure("mapping throughput", "mapping:throughput", {"threads": threads, "chips": 4 * chips})
-        few = {"threads": threads, "fewer": 8 if quick else 1}
-        yield Measure("mapping memory", "mapping:memory", few, job="same-grid", once=True)
+        sizes = {"threads": threads, "fewer": 8 if quick else 1}
+        yield Measure("mapping memory", "mapping:memory", sizes, job="same-grid", once=True)
 
 
 def _choosing(*, fewer: int) -> Iterator[Measure]:
