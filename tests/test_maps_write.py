@@ -322,6 +322,36 @@ def test_targets_that_cannot_be_written(tmp_path: Path, path: str, message: str)
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compress": "zip"}, "compress='zip'.: use one of 'deflate'"),
+        ({"colors": {1: "#ff0000"}}, "colors are of uint8 or"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_said_at_once(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    asked: list[int] = []
+
+    def model(image: torch.Tensor) -> torch.Tensor:
+        asked.append(len(image))
+        return image
+
+    map = samples(raster((640, 640)), 16).predict(model, batch=16).stitch()
+    with pytest.raises(MapError, match=message):
+        map.write(tmp_path / "map.tif", **options)
+    assert sum(asked) < 1600 / 4
+    assert os.listdir(tmp_path) == []
+
+
+def test_grids_of_one_crs_have_numbers(tmp_path: Path) -> None:
+    sources = [raster((32, 32), seed=0), raster((32, 32), seed=1, origin=(310_000.0, 5_000_000.0))]
+    samples(sources, 16).predict(identity).stitch().write(tmp_path / "map_{crs}.tif")
+    assert sorted(os.listdir(tmp_path)) == ["map_EPSG32633-1.tif", "map_EPSG32633-2.tif"]
+    for number, source in enumerate(sources, 1):
+        with rasterio.open(tmp_path / f"map_EPSG32633-{number}.tif") as file:
+            np.testing.assert_array_equal(file.read(1), source["b0"])
+
+
 def test_what_is_no_color_is_refused(tmp_path: Path) -> None:
     map = samples(raster((32, 32)), 16).predict(identity).stitch()
     for color in ("red", (1, 2), (0, 0, 256), "#12345g"):
