@@ -50,7 +50,7 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     found = _Found(results, missing, threads)
     parts: list[Callable[[_Found], Iterator[Bar]]] = [
         _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
-        _choosing, _overhead, _training,
+        _choosing, _overhead, _training, _mapping,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -286,3 +286,26 @@ def _training(found: _Found) -> Iterator[Bar]:
         note = _ms(*((name, None if value is None else 1e3 * value) for name, value in times)) or found.why(key)
         what = f"{device}, {processes} processes: share of the time in which it waits for batches"
         yield Bar("training", what, found.value(key, "waits"), "", note)
+
+
+def _mapping(found: _Found) -> Iterator[Bar]:
+    key = "mapping throughput"
+    if found.has(key):
+        names = ("alone", "stitched", "written")
+        values = {name: found.value(key, name) for name in ("chips", *names)}
+        note = found.why(key)
+        if values["chips"]:
+            each = ", ".join(f"{name} {1e3 * (values[name] or 0) / values['chips']:.1f}" for name in names)
+            note = f"ms a chip: model and reader {each}"
+        for name in names[1:]:
+            yield Bar(
+                "mapping", f"{name} / model and reader alone", _ratio(values[name], values["alone"]), "<= 1.1", note
+            )
+    key = "mapping memory"
+    if found.has(key):
+        values = {name: found.value(key, name) for name in ("baseline", "small", "large")}
+        note = ", ".join(f"{name} {(value or 0) / 1e6:.0f} MB" for name, value in values.items())
+        ratio = _ratio(values["large"], values["small"])
+        yield Bar(
+            "mapping", "peak RSS, an area 16 times as high / the smaller", ratio, "<= 1.05", note or found.why(key)
+        )

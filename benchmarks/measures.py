@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing", "overhead", "training",
+    "scaling", "choosing", "overhead", "training", "mapping",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -116,6 +116,10 @@ def measures(
         yield from _choosing(fewer=1000 if quick else 1)
     if "training" in rows:
         yield from _training(device, threads, processes, quick=quick)
+    if "mapping" in rows:
+        yield Measure("mapping throughput", "mapping:throughput", {"threads": threads, "chips": 4 * chips})
+        sizes = {"threads": threads, "fewer": 8 if quick else 1}
+        yield Measure("mapping memory", "mapping:memory", sizes, job="same-grid", once=True)
 
 
 def _training(device: str, threads: int, processes: Sequence[int], *, quick: bool) -> Iterator[Measure]:

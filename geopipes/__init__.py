@@ -1,10 +1,13 @@
-"""From a STAC search to tensors, as a chain.
+"""From a STAC search to tensors and back to a map, as a chain.
 
 ::
 
     search, items, rasters ──> stack ──> join ──> chip ──> split, shuffle ──> read ──> tensor ──> batch
           (items)                (lazy cubes)        (a plan: windows)        (chips)     (samples)
                                       └── map, scale, mask_values, ...: anywhere from stack on ──┘
+
+    tensor, batch ──> predict ──> stitch ──> write ──> items again
+                                (a map, in strips)   (COG, Zarr)
 
 Nothing is searched until items are needed, and no pixel is read before ``read``::
 

@@ -117,7 +117,7 @@ def test_a_run_prints_a_table_and_writes_json(
     monkeypatch.setattr(run, "QUICK", TINY)
     monkeypatch.setattr(run, "measured", in_this_process)
     out = tmp_path / "out" / "results.json"
-    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead"
+    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead,mapping"
     absent = tmp_path / "python"
     run.main(
         [
@@ -144,6 +144,10 @@ def test_a_run_prints_a_table_and_writes_json(
     assert got["mixing", "batch-mean variance / that of a permutation"] is not None or len(got) > 10
     assert got["overhead", "map, then tensor: CPU ms a chip of 8 bands beyond reading"] is not None
     assert got["hand-over", "uint16: times faster than DataLoader's worker, spawn"] > 0
+    assert {what for row, what in got if row == "mapping" and got[row, what]} == {
+        "stitched / model and reader alone", "written / model and reader alone",
+        "peak RSS, an area 16 times as high / the smaller",
+    }  # fmt: skip
     choosing = {what: value for (row, what), value in got.items() if row == "choosing"}
     assert len(choosing) == 7
     assert choosing["xbatcher's BatchGenerator: seconds to list 2,401 windows"] > 0

@@ -158,13 +158,15 @@ def test_the_readme_s_chains_build_without_a_network() -> None:
 
 
 def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
-    loader, choosing, _, profile = BLOCKS[2:6]
+    loader, choosing, _, mapping, profile = BLOCKS[2:7]
     script = tmp_path / "readme.py"
     script.write_text(loader, encoding="utf-8")
     chips, batches = figure(r"(\d+) chips in (\d+) batches", run(script))
     assert 0 < chips <= 2 * batches
     script.write_text(choosing, encoding="utf-8")
     assert figure(r"(\d+) chips to be read", run(script)) == (16,)
+    script.write_text(mapping, encoding="utf-8")
+    assert re.search(r"geopipes.rasters\('.*/map.tif'\)", run(script))
     script.write_text(profile, encoding="utf-8")
     assert "bounds the rest" in run(script)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from map_making import CLASSES, Smooth, identity, raster, samples
 
 import geopipes as gp
 from geopipes.errors import GeopipesError, StepError, TensorError
 from geopipes.maps.models import model_document
-from tests.mapping import CLASSES, Smooth, identity, raster, samples
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def pipe() -> gp.Pipe[dict[str, Any]]:
 
 
 def even(sample: dict[str, Any]) -> bool:
-    return sample["chip"] % 2 == 0
+    return int(sample["chip"]) % 2 == 0
 
 
 class Counting:

@@ -10,12 +10,12 @@ import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from map_making import CLASSES, Smooth, identity, raster, samples
 
 import geopipes as gp
 from geopipes.errors import MapError
 from geopipes.maps.blending import BLENDS, Canvas, weights
 from geopipes.testing import Synthetic
-from tests.mapping import CLASSES, Smooth, identity, raster, samples
 
 shapes = st.tuples(st.integers(2, 40), st.integers(2, 40))
 sizes = st.tuples(st.integers(1, 17), st.integers(1, 17))
@@ -312,7 +312,7 @@ def test_several_zones_are_a_map_each(land: Synthetic, blend: Any) -> None:
     cubes = gp.items(land.items).stack(["red"], crs="utm", resolution=10, groupby="solar_day")
     plan = cubes.chip(48, overlap=16, edge="shift", coverage="any", time=1)
     chips = plan.read().tensor(image=["red"], fill=0, time_axis=False, dtype=torch.float32)
-    found: dict[str, dict[Any, Any]] = {}
+    found: dict[int, dict[Any, Any]] = {}
     for strip in chips.predict(identity).stitch(blend=blend):
         found.setdefault(strip.odc.crs.to_epsg(), {}).setdefault(strip["time"].values.item(), []).append(strip)
     assert set(found) == {32614, 32615}
@@ -353,7 +353,7 @@ def test_other_orders_are_refused() -> None:
         shuffled.load()
     grouped = gp.cubes(raster((64, 64), dates=4)).chip(16, time=1).pairs(seed=0, months=2).read()
     with pytest.raises(MapError, match="groups of chips lie at several places"):
-        grouped.map(lambda chip: {"chip": 0}).stitch().load()  # type: ignore[arg-type]
+        grouped.map(lambda chip: {"chip": 0}).stitch().load()
 
 
 def test_what_is_no_prediction_is_refused() -> None:

@@ -22,14 +22,15 @@ import rasterio
 import torch
 import xarray as xr
 from affine import Affine
+from map_making import CLASSES, Smooth, identity, raster, samples
 
 import geopipes as gp
 from geopipes.errors import MapError
 from geopipes.maps import stores
 from geopipes.testing import Synthetic
-from tests.mapping import CLASSES, Smooth, identity, raster, samples
 
 NAMES = {0: "background", 1: "field", 2: "wood & water"}
+MAKING = Path(__file__).with_name("map_making.py")
 COLORS = {0: (0, 0, 0, 0), 1: "#d62728", 2: (0, 128, 0)}
 
 
@@ -286,7 +287,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmpfs: Path, name: str, monkeypatch:
 
 FILLED = """
 import resource, signal, sys
-from tests.mapping import identity, raster, samples
+from map_making import identity, raster, samples
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 samples(raster((500, 500)), 100).predict(identity).stitch().write(sys.argv[1])
@@ -295,7 +296,11 @@ samples(raster((500, 500)), 100).predict(identity).stitch().write(sys.argv[1])
 
 def test_a_file_that_may_not_grow_is_an_error_that_says_so(tmp_path: Path) -> None:
     """A limit on the size of files, which needs no rights."""
-    done = subprocess.run([sys.executable, "-c", FILLED, tmp_path / "map.tif"], capture_output=True, text=True)
+    path = os.pathsep.join([str(MAKING.parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", FILLED, tmp_path / "map.tif"], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
     assert "MapError: write:" in done.stderr
     assert "could not be written: File too large" in done.stderr
     assert os.listdir(tmp_path) == ["map.tif.partial"]
@@ -317,11 +322,41 @@ def test_targets_that_cannot_be_written(tmp_path: Path, path: str, message: str)
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compress": "zip"}, "compress='zip'.: use one of 'deflate'"),
+        ({"colors": {1: "#ff0000"}}, "colors are of uint8 or"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_said_at_once(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    asked: list[int] = []
+
+    def model(image: torch.Tensor) -> torch.Tensor:
+        asked.append(len(image))
+        return image
+
+    map = samples(raster((640, 640)), 16).predict(model, batch=16).stitch()
+    with pytest.raises(MapError, match=message):
+        map.write(tmp_path / "map.tif", **options)
+    assert sum(asked) < 1600 / 4
+    assert os.listdir(tmp_path) == []
+
+
+def test_grids_of_one_crs_have_numbers(tmp_path: Path) -> None:
+    sources = [raster((32, 32), seed=0), raster((32, 32), seed=1, origin=(310_000.0, 5_000_000.0))]
+    samples(sources, 16).predict(identity).stitch().write(tmp_path / "map_{crs}.tif")
+    assert sorted(os.listdir(tmp_path)) == ["map_EPSG32633-1.tif", "map_EPSG32633-2.tif"]
+    for number, source in enumerate(sources, 1):
+        with rasterio.open(tmp_path / f"map_EPSG32633-{number}.tif") as file:
+            np.testing.assert_array_equal(file.read(1), source["b0"])
+
+
 def test_what_is_no_color_is_refused(tmp_path: Path) -> None:
     map = samples(raster((32, 32)), 16).predict(identity).stitch()
     for color in ("red", (1, 2), (0, 0, 256), "#12345g"):
         with pytest.raises(MapError, match="is no colour; write '#rrggbb'"):
-            map.write(tmp_path / "map.tif", colors={1: color})  # type: ignore[dict-item]
+            map.write(tmp_path / "map.tif", colors={1: color})
 
 
 def test_a_bar_counts_chips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,9 +367,7 @@ def test_a_bar_counts_chips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @contextmanager
 def begun(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a run in another process, and wait until it is under way; afterwards until it has ended."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.mapping", folder, name], stdout=subprocess.PIPE, text=True
-    ) as run:
+    with subprocess.Popen([sys.executable, MAKING, folder, name], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "begun\n"
         yield run
@@ -347,18 +380,22 @@ def test_killed_at_ten_moments_and_resumed_it_is_the_same(tmp_path: Path) -> Non
     path = tmp_path / "raster.tif"
     with rasterio.open(path, "w", width=200, height=300, transform=transform, tiled=True, **profile) as file:
         file.write(source["b0"].values, 1)
-    started = time.monotonic()
     with begun(tmp_path, "whole.tif") as run:
+        started = time.monotonic()
         assert run.wait() == 0
         lasting = time.monotonic() - started
-    moments = random.Random(0)
+    moments, kept = random.Random(0), set()
     for _ in range(10):
-        with begun(tmp_path, "map.tif") as run:
-            time.sleep(moments.uniform(0, lasting / 4))
-            run.send_signal(signal.SIGKILL)
-        if (tmp_path / "map.tif").exists():
+        if (tmp_path / "map.tif").exists():  # the run was whole before it was to be ended
             assert bytes_of(tmp_path / "map.tif") == bytes_of(tmp_path / "whole.tif")
+            (tmp_path / "map.tif").unlink()
+        with begun(tmp_path, "map.tif") as run:
+            time.sleep(moments.uniform(0, lasting))
+            run.send_signal(signal.SIGKILL)
+        done = tmp_path / "map.tif.partial" / "done.json"
+        kept.add(done.exists() and json.loads(done.read_text())["row"])
     with begun(tmp_path, "map.tif") as run:
         assert run.wait() == 0
+    assert len(kept) > 2  # ended at different moments
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "raster.tif", "whole.tif"]
     assert bytes_of(tmp_path / "map.tif") == bytes_of(tmp_path / "whole.tif")

@@ -13,6 +13,7 @@ import pytest
 
 import geopipes
 from geopipes import catalogs, chips, datacubes, maps, normalizing, orders, pixels, scores, statistics, tensors
+from geopipes.pipe.maps import Map
 
 ROOT = Path(geopipes.__file__).parent
 
@@ -88,6 +89,8 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.Pipe.stratified_sample, scores.stratified_sample),
     (geopipes.Pipe.polygonize, maps.polygonize),
     (geopipes.Pipe.stac_item, maps.stac_item),
+    (Map.load, maps.load),
+    (Map.write, maps.write),
 ]
 
 
@@ -97,6 +100,14 @@ def test_a_method_equals_its_function(method: Callable[..., Any], function: Call
     if "." in method.__qualname__:  # self stands where the function has its element
         several = theirs[0].kind is inspect.Parameter.VAR_POSITIONAL  # of which self is one
         ours, theirs = ours[1:], theirs if several else theirs[1:]
+    assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
+
+
+@pytest.mark.parametrize(("name", "before"), [("predict", 0), ("stitch", 2)])
+def test_verbs_of_maps_equal_their_functions(name: str, before: int) -> None:
+    """What they take of the chain stands before their options: nothing, or a source and what happens to it."""
+    ours = [*inspect.signature(getattr(geopipes.Pipe, name)).parameters.values()][1:]
+    theirs = [*inspect.signature(getattr(maps, name)).parameters.values()][before:]
     assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geopipes.errors import MapError
+from geopipes.read.warps.compiling import compiled
 
 Blend = Literal["hann", "gaussian", "linear", "mean", "crop"]
 
@@ -22,7 +23,11 @@ BLENDS: tuple[Blend, ...] = ("hann", "gaussian", "linear", "mean", "crop")
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian as a share of the chip, as in nnU-Net (Isensee et al. 2021)."""
 
+COPY = np.float32(2)
+"""Stands for the share of a pixel that no other chip has had: above 1, which a share is not."""
+
 Pixels = npt.NDArray[Any]
+Sides = tuple[int, int, int, int]
 
 
 @lru_cache(maxsize=16)
@@ -50,6 +55,63 @@ def _window(blend: Blend, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     if blend == "linear":
         return np.minimum(at, 1 - at)
     return np.exp(-0.5 * ((at - 0.5) / SIGMA) ** 2) if blend == "gaussian" else np.ones_like(at)
+
+
+@compiled
+def mean(
+    means: Pixels, total: Pixels, values: Pixels, valid: Pixels, weights: Pixels, sides: Sides, at: tuple[int, int]
+) -> bool:
+    """Bring weighted means up to date with a chip.
+
+    Parameters
+    ----------
+    means, total : (bands, rows, x) and (rows, x), with the sum of the weights so far; changed
+    values, valid, weights : (bands, y, x) and (y, x) of the chip
+    sides : the part of it that counts: top, bottom, left, right
+    at : the row and column of that part's corner among the means
+
+    Returns
+    -------
+    whether some pixel is of several chips now
+    """
+    top, bottom, left, right = sides
+    several = False
+    share = np.empty(right - left, np.float32)
+    for y in range(top, bottom):
+        row = at[0] + y - top
+        for x in range(right - left):
+            share[x] = 0
+            if valid[y, left + x]:
+                before = total[row, at[1] + x]
+                weight = weights[y, left + x]
+                total[row, at[1] + x] = before + weight
+                share[x] = weight / (before + weight) if before > 0 else COPY
+                several |= before > 0
+        for band in range(values.shape[0]):
+            for x in range(right - left):
+                value, col = values[band, y, left + x], at[1] + x
+                if share[x] == COPY:
+                    means[band, row, col] = value
+                elif share[x] > 0:
+                    means[band, row, col] += share[x] * (value - means[band, row, col])
+    return several
+
+
+@compiled
+def deepest(
+    kept: Pixels, depth: Pixels, values: Pixels, valid: Pixels, weights: Pixels, sides: Sides, at: tuple[int, int]
+) -> bool:
+    """Keep of each pixel what the chip says that weighs most; parameters as of `mean`, which any dtype has."""
+    top, bottom, left, right = sides
+    for y in range(top, bottom):
+        row = at[0] + y - top
+        for x in range(left, right):
+            col = at[1] + x - left
+            if valid[y, x] and weights[y, x] > depth[row, col]:
+                depth[row, col] = weights[y, x]
+                for band in range(values.shape[0]):
+                    kept[band, row, col] = values[band, y, x]
+    return False
 
 
 class Canvas:
@@ -87,31 +149,11 @@ class Canvas:
         below, right = min(high, self._height - row), min(wide, self._width - col)
         if above >= below or left >= right:
             return
-        inside = np.s_[above:below, left:right]
-        there = np.s_[row + above - self.top : row + below - self.top, col + left : col + right]
-        self._lay(values[:, inside[0], inside[1]], valid[inside], self._weights[inside], there)
-
-    def _lay(self, values: Pixels, valid: npt.NDArray[np.bool_], weights: Pixels, there: tuple[slice, slice]) -> None:
-        weight, mean = self._weight[there], self._values[:, there[0], there[1]]
-        if valid.all() and not weight.any():
-            mean[...], weight[...] = values, weights
-        elif self._blend == "crop":
-            deeper = valid & (weights > weight)
-            np.copyto(mean, values, where=deeper)
-            np.copyto(weight, weights, where=deeper)
-        else:
-            fresh = valid & (weight == 0)
-            again = valid & (weight > 0)
-            np.add(weight, weights, out=weight, where=valid)
-            if again.any():
-                self._check_numbers()
-                share = np.zeros(weight.shape, weight.dtype)
-                np.divide(weights, weight, out=share, where=again)
-                change = np.zeros(mean.shape, mean.dtype)
-                np.subtract(values, mean, out=change, where=again)
-                change *= share
-                mean += change
-            np.copyto(mean, values, where=fresh)
+        here, valid = np.ascontiguousarray(values), np.ascontiguousarray(valid)
+        lay = deepest if self._blend == "crop" else mean
+        sides, at = (above, below, left, right), (row + above - self.top, col + left)
+        if lay(self._values, self._weight, here, valid, self._weights, sides, at):
+            self._check_numbers()
 
     def _check_numbers(self) -> None:
         if self._values.dtype.kind != "f":

@@ -35,6 +35,9 @@ GDAL = {
 }  # fmt: skip
 """GDAL's names of dtypes."""
 
+CODECS = ("deflate", "zstd", "lzw")
+"""Compression of GeoTIFFs that changes no pixel."""
+
 Color = str | tuple[int, ...]
 
 
@@ -44,7 +47,7 @@ class Look:
 
     Attributes
     ----------
-    compress : "deflate", "zstd", "lzw", ...; None for none
+    compress : one of `CODECS`; None for none
     overviews : whether there are smaller copies: the most frequent class, the mean of floats
     classes : names of values
     colors : of values, ``"#rrggbb"`` or (red, green, blue) or with alpha, each 0 to 255
@@ -54,6 +57,12 @@ class Look:
     overviews: bool = True
     classes: Mapping[int, str] | None = None
     colors: Mapping[int, Color] | None = None
+
+    def __post_init__(self) -> None:
+        if self.compress is not None and self.compress not in CODECS:
+            raise MapError(f"write(compress={self.compress!r}): use one of {', '.join(map(repr, CODECS))}, or None")
+        for color in (self.colors or {}).values():
+            rgba(color)
 
 
 def write_cog(path: Path, raw: Path, outcome: Outcome, geobox: GeoBox, look: Look, mark: str) -> None:
@@ -72,6 +81,9 @@ def write_cog(path: Path, raw: Path, outcome: Outcome, geobox: GeoBox, look: Loo
     MapError
         for what GDAL says
     """
+    if look.colors and outcome.dtype not in ("uint8", "uint16"):
+        raise MapError(f"write(colors=...): {outcome.name!r} is {outcome.dtype}, and colors are of uint8 or uint16; "
+                       "write stitch(classes=True)")  # fmt: skip
     vrt = raw.with_suffix(".vrt")
     vrt.write_text(_vrt(raw, outcome, geobox, look, mark))
     options = {

@@ -117,6 +117,8 @@ class Layer:
         """
         if answer.is_floating_point():
             answer = answer.to(getattr(torch, self.dtype))
+        elif answer.dtype == torch.bool:
+            answer = answer.to(torch.uint8)
         if self.rule.activation == "softmax":
             answer = torch.softmax(answer, 0)
         elif self.rule.activation is not None:
@@ -131,8 +133,10 @@ class Layer:
                 f"stitch(of={self.name!r}): an answer is {tuple(answer.shape)}, and the first was {self.bands} bands "
                 f"of {high} x {wide} px; a map has one form"
             )
-        mask: Mask = self._mask(valid.numpy())
-        return values, mask & ~np.isnan(values).any(axis=0) if values.dtype.kind == "f" else mask
+        mask = self._mask(valid.numpy())
+        if values.dtype.kind == "f" and np.isnan(values.min()):
+            mask = mask & ~np.isnan(values).any(axis=0)
+        return values, mask
 
     def _mask(self, valid: Any) -> Mask:
         """Say which pixels here hold a valid one of the chip."""
@@ -224,10 +228,19 @@ class Outcome:
             self._check_free(values, covered)
             return values
         if len(values) > 1:
-            return values.max(axis=0, keepdims=True) if self.probability else values.argmax(axis=0)[None]
+            return values.max(axis=0, keepdims=True) if self.probability else self._largest(values)[None]
         self._check_range(values, covered, 0, 1, "probabilities; write activation='sigmoid'")
         one = values >= HALF
         return np.where(one, values, 1 - values) if self.probability else one
+
+    def _largest(self, values: Pixels) -> Pixels:
+        """Give the first band that is largest: as argmax does, whose loops over the first axis are slow."""
+        best = values.max(axis=0)
+        smaller, found = np.ones(best.shape, bool), np.zeros(best.shape, self.dtype)
+        for band in values[:-1]:
+            smaller &= band != best
+            found += smaller
+        return found
 
     def _check_range(self, values: Pixels, covered: Mask, low: float, high: float, what: str) -> None:
         there = values[:, covered]

@@ -14,7 +14,7 @@ from geopipes.fingerprints import Document
 from geopipes.loaders import HOLE, Element
 from geopipes.maps.models import Model, called, model_document
 from geopipes.meters import metering
-from geopipes.steps import Step
+from geopipes.steps import Step, Text, call, given
 from geopipes.tensors import collate
 from geopipes.threads import Ahead
 
@@ -119,8 +119,8 @@ class Predict:
 
     def _answered(self, members: list[Element], batch: dict[str, Any]) -> Iterator[Element]:
         """Ask the model, and give its answers to the elements they are of."""
-        given = {key: batch[name] for key, name in self.on.items()}
-        answer = self._named(called(self.step.function, given, self.device, self.autocast))
+        inputs = {key: batch[name] for key, name in self.on.items()}
+        answer = self._named(called(self.step.function, inputs, self.device, self.autocast))
         held = next(element for _, element in members if element is not HOLE)
         if taken := [name for name in answer if name in held]:
             raise TensorError(f"{self}: the model gave {taken[0]!r}, which the sample has already; write another name=")
@@ -173,8 +173,13 @@ class Predict:
 
     def _check_numbers(self, name: str, answer: torch.Tensor, batch: dict[str, Any]) -> None:
         """Raise where a chip has valid pixels and no number at all: the model cannot have been asked rightly."""
-        empty = torch.isnan(answer).flatten(1).all(1) if answer.ndim > 1 else torch.isnan(answer)
-        if empty.any() and (lost := empty & self._valid(batch).flatten(1).any(1)).any():
+        rows = answer.flatten(1) if answer.ndim > 1 else answer[:, None]
+        empty = torch.isnan(rows[:, 0])
+        if (
+            empty.any()
+            and (empty := torch.isnan(rows).all(1)).any()
+            and (lost := empty & self._valid(batch).flatten(1).any(1)).any()
+        ):
             chips = batch["chip"][lost].tolist()
             raise TensorError(
                 f"{self}: {name!r} is NaN at every pixel of chip {chips[0]} ({len(chips)} of {len(answer)} chips of "
@@ -212,7 +217,6 @@ def predict(
     batch: int | None = None,
     device: str | torch.device | None = None,
     autocast: torch.dtype | None = None,
-    text: str = "predict(...)",
 ) -> Predict:
     """Ask a model about samples or batches, and let these carry its answers.
 
@@ -229,7 +233,6 @@ def predict(
     device : where to compute: tensors are copied there and answers back, and a module goes there. None for where a
         module is
     autocast : the lower precision that torch may compute in, ``torch.bfloat16`` or ``torch.float16``
-    text : as it was typed
 
     Returns
     -------
@@ -243,6 +246,8 @@ def predict(
     TensorError
         when it runs: for a tensor that is not there, and for answers that do not belong to the chips
     """
+    options: dict[str, Any] = {"on": on, "name": name, "batch": batch, "device": device, "autocast": autocast}
+    text = call("predict", Text(getattr(model, "__name__", type(model).__name__)), **given(predict, options))
     if batch is not None and batch < 1:
         raise StepError(f"{text}: batch={batch}; give a number of samples, at least 1")
     names = name if isinstance(name, str) else tuple(name)

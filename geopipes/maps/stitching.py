@@ -10,6 +10,7 @@ from geopipes.loaders import Op
 from geopipes.maps.blending import BLENDS, Blend
 from geopipes.maps.layers import Activation, Rule
 from geopipes.maps.mosaics import Mosaic, Options
+from geopipes.steps import call, given
 
 V = TypeVar("V")
 
@@ -26,7 +27,6 @@ def stitch(
     classes: bool | str | Sequence[str] = False,
     probability: bool = False,
     nodata: float | Mapping[str, float] | None = None,
-    text: str = "stitch()",
 ) -> Mosaic:
     """Put the predictions of chips together to a map, as they come; nothing runs yet.
 
@@ -48,7 +48,6 @@ def stitch(
     probability : whether maps of classes come with another one, ``prediction_probability``
     nodata : what stands where no chip has a valid pixel; by default NaN in floats, the largest number of a dtype
         without sign and of classes, the smallest of one with. Of all predictions, or by name
-    text : as it was typed
 
     Returns
     -------
@@ -59,6 +58,11 @@ def stitch(
     MapError
         for what is no map: elements of no plan, chips in another order, answers that do not fit, when it runs
     """
+    options: dict[str, Any] = {
+        "of": of, "blend": blend, "activation": activation, "classes": classes, "probability": probability,
+        "nodata": nodata,
+    }  # fmt: skip
+    text = call("stitch", **given(stitch, options))
     names = (of,) if isinstance(of, str) else tuple(of)
     if blend not in BLENDS:
         raise MapError(f"{text}: blend={blend!r}; use one of {', '.join(map(repr, BLENDS))}")

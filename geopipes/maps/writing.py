@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geopipes.errors import MapError
 from geopipes.fingerprints import digest
-from geopipes.maps.cogs import MARK, Color, Look, rgba, write_cog
+from geopipes.maps.cogs import Color, Look, rgba, write_cog
 from geopipes.maps.datasets import check_one_resolution
 from geopipes.maps.layers import Layer, Outcome
 from geopipes.maps.stores import Store, check_room, left_behind, writing
+from geopipes.maps.targets import check_target, expected, mark_of, targets_of
 from geopipes.progress import Bar
 
 if TYPE_CHECKING:
     from geopipes.maps.mosaics import Mosaic
     from geopipes.maps.sheets import Layout
-
-PLACES = ("crs", "time", "name")
-"""What a path may name in braces."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def write(
     ----------
     path : of a file ``.tif`` for each grid, date and answer, or of a store ``.zarr`` for each grid. Where there are
         several, it names them in braces: ``"map_{crs}.tif"``, ``"map_{crs}_{time}_{name}.tif"``
-    compress : of GeoTIFF: ``"deflate"``, ``"zstd"``, ``"lzw"`` and what else GDAL's COG driver has; None for none
+    compress : of GeoTIFF: ``"deflate"``, ``"zstd"`` or ``"lzw"``; None for none
     overviews : whether a GeoTIFF has smaller copies: of classes the most frequent one, of floats the mean
     classes, colors : the names and colours of values: ``{0: "background", 1: "building"}``, ``{1: "#d62728"}``
     overwrite : whether another file may be replaced; one that this very map was written to is left as it is
@@ -82,15 +79,7 @@ def write(
     """
     target = Path(os.path.abspath(os.path.expanduser(path)))
     look = Look(compress, overviews, classes, colors)
-    for color in (colors or {}).values():
-        rgba(color)
-    if target.suffix not in (".tif", ".tiff", ".zarr"):
-        raise MapError(f"write({target.name!r}): the suffix says what is written: .tif or .zarr")
-    if not target.parent.is_dir():
-        raise MapError(f"write: there is no folder {target.parent}; make it")
-    names = set(_places(target.name))
-    if names - {*PLACES}:
-        raise MapError(f"write({target.name!r}): {sorted(names - {*PLACES})} in braces; there are {', '.join(PLACES)}")
+    check_target(target)
     document = json.loads(json.dumps(mosaic.document()))
     mark = digest({"map": document, "look": _looked(look)})
     job = _Job(mosaic, target, look, mark, overwrite)
@@ -119,8 +108,10 @@ class _Job:
 
     def finished(self) -> list[Written] | None:
         """Give the files if all are there, of this very map; raise if there are others."""
-        targets = {path: date for _, path, date in self._targets(self._expected())}
-        marks = {path: _mark(path) for path in targets if path.exists()}
+        targets = {
+            target.path: target.date for target in targets_of(self._layout, self._target, expected(self._mosaic))
+        }
+        marks = {path: mark_of(path) for path in targets if path.exists()}
         others = [path for path, mark in marks.items() if mark != self._mark]
         if others and not self._overwrite:
             raise MapError(
@@ -129,57 +120,6 @@ class _Job:
             )
         whole = len(marks) == len(targets) and not others
         return [Written(path, date) for path, date in targets.items()] if whole else None
-
-    def _expected(self) -> list[str]:
-        """Name the variables there will be."""
-        options = self._mosaic.options
-        return [
-            name
-            for answer in options.of
-            for name in (answer, f"{answer}_probability")[: 1 + options.rules[answer].probability]
-        ]
-
-    def _targets(self, names: list[str]) -> Iterator[tuple[tuple[int, str], Path, np.datetime64 | None]]:
-        """Give each sheet's number and each variable's name with the file it goes to.
-
-        Raises
-        ------
-        MapError
-            if two go to one file
-        """
-        zarr = self._target.suffix == ".zarr"
-        seen: dict[Path, tuple[int, str]] = {}
-        for number, sheet in enumerate(self._layout.sheets):
-            date = self._layout.date(sheet)
-            for name in names:
-                crs = self._layout.windows.cubes[sheet.cube].crs
-                words = {
-                    "crs": f"EPSG{crs.epsg}" if crs.epsg else f"grid{sheet.cube}",
-                    "time": "all" if date is None else str(date)[:19].replace(":", "").replace("-", ""),
-                    "name": name,
-                }
-                path = self._target.with_name(self._target.name.format(**words))
-                if path in seen and not (zarr and self._layout.sheets[seen[path][0]].cube == sheet.cube):
-                    raise MapError(self._too_few(names))
-                if path not in seen or zarr:
-                    seen.setdefault(path, (number, name))
-                    yield (number, name), path, None if zarr else date
-
-    def _too_few(self, names: list[str]) -> str:
-        layout, there = self._layout, _places(self._target.name)
-        stem, suffix = self._target.stem, self._target.suffix
-        dates = len({sheet.time for sheet in layout.sheets})
-        counts = {"crs": len(layout.grids), "time": dates, "name": len(names)}
-        if suffix == ".zarr":
-            counts = {"crs": counts["crs"]}
-        wanted = "".join(f"_{{{place}}}" for place, count in counts.items() if count > 1 and place not in there)
-        found = ", ".join(
-            f"{count} {word}" for word, count in zip(("grids", "dates", "variables"), counts.values(), strict=False)
-        )
-        return (
-            f"write({self._target.name!r}): the map has {found}, and each is a file of its own; write "
-            f"{stem + wanted + suffix!r}"
-        )
 
     def make(self, store: Store, *, progress: bool) -> None:
         """Make the rows that are missing."""
@@ -193,6 +133,7 @@ class _Job:
         try:
             for block in self._mosaic.blocks(store.sheet, store.row, layers):
                 if not checked:
+                    self._rehearse(block.layers, store)
                     check_room(store.folder, self._bytes(block.layers, store))
                     checked = True
                 with writing(store.folder):
@@ -206,6 +147,19 @@ class _Job:
         finally:
             if bar is not None:
                 bar.close()
+
+    def _rehearse(self, layers: Sequence[Layer], store: Store) -> None:
+        """Write some pixels of each variable as the whole will be: what cannot be written so is said now, not then."""
+        outcomes = [outcome for layer in layers for outcome in layer.outcomes()]
+        if self._target.suffix == ".zarr":
+            check_one_resolution(outcomes)
+            return
+        raw = store.folder / "rehearsal.raw"
+        for outcome in outcomes:
+            geobox = self._layout.geobox(self._layout.sheets[0], outcome.layer.scale)[:1, :1]
+            with writing(store.folder):
+                raw.write_bytes(bytes(outcome.bands * np.dtype(outcome.dtype).itemsize))
+                write_cog(raw.with_suffix(".tif"), raw, outcome, geobox, self._look, self._mark)
 
     def _bytes(self, layers: Sequence[Layer], store: Store) -> int:
         """Give the bytes of all raw pixels that are not kept yet."""
@@ -225,11 +179,11 @@ class _Job:
         outcomes = {outcome.name: outcome for layer in layers for outcome in layer.outcomes()}
         targets: dict[Path, list[tuple[int, str]]] = {}
         dates: dict[Path, np.datetime64 | None] = {}
-        for key, path, date in self._targets([*outcomes]):
-            targets.setdefault(path, []).append(key)
-            dates[path] = date
+        for target in targets_of(self._layout, self._target, [*outcomes]):
+            targets.setdefault(target.path, []).append((target.sheet, target.name))
+            dates[target.path] = target.date
         for path, keys in targets.items():
-            if path.exists() and _mark(path) == self._mark:
+            if path.exists() and mark_of(path) == self._mark:
                 continue
             fresh = store.folder / path.name
             with writing(path):
@@ -264,27 +218,6 @@ def _placed(fresh: Path, path: Path) -> None:
         old = fresh.with_name(f"{path.name}.old")
         path.rename(old)
     fresh.replace(path)
-
-
-def _mark(path: Path) -> str | None:
-    """Give what a file says of its pixels; None where it says nothing."""
-    if path.suffix == ".zarr":
-        meta = path / "zarr.json"
-        return json.loads(meta.read_text()).get("attributes", {}).get("geopipes_map") if meta.exists() else None
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    try:
-        with rasterio.open(path) as file:
-            mark: str | None = file.tags().get(MARK)
-            return mark
-    except RasterioError:
-        return None
-
-
-def _places(name: str) -> list[str]:
-    """Give what a path names in braces."""
-    return [field for _, field, _, _ in Formatter().parse(name) if field is not None]
 
 
 def _looked(look: Look) -> dict[str, Any]:

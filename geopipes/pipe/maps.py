@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     import xarray as xr
 
-    from geopipes import maps, steps
+    from geopipes import maps
     from geopipes.maps.blending import Blend
     from geopipes.maps.cogs import Color
     from geopipes.maps.layers import Activation
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geopipes.pipe import openings
     from geopipes.pipe.pipes import Pipe
 else:
-    maps, openings, steps = (LazyModule(f"geopipes.{name}") for name in ("maps", "pipe.openings", "steps"))
+    maps, openings = (LazyModule(f"geopipes.{name}") for name in ("maps", "pipe.openings"))
 
 T = TypeVar("T")
 
@@ -40,10 +40,9 @@ class MapChain(Chain[T]):
         autocast: torch.dtype | None = None,
     ) -> Pipe[dict[str, Any]]:
         """Ask a model about samples or batches, which then carry its answers: see `geopipes.maps.predict`."""
-        options: dict[str, Any] = {"on": on, "name": name, "batch": batch, "device": device, "autocast": autocast}
-        text = steps.call("predict", steps.Text(_named(model)), **steps.given(MapChain.predict, options))
-        self._need("stream", text)
-        return cast("Pipe[dict[str, Any]]", self._op(maps.predict(model, **options, text=text)))
+        op = maps.predict(model, on=on, name=name, batch=batch, device=device, autocast=autocast)
+        self._need("stream", str(op))
+        return cast("Pipe[dict[str, Any]]", self._op(op))
 
     def stitch(
         self: MapChain[dict[str, Any]],
@@ -56,13 +55,12 @@ class MapChain(Chain[T]):
         nodata: float | Mapping[str, float] | None = None,
     ) -> Map:
         """Put predictions together to a map, as they come: see `geopipes.maps.stitch`."""
-        options: dict[str, Any] = {
-            "of": of, "blend": blend, "activation": activation, "classes": classes, "probability": probability,
-            "nodata": nodata,
-        }  # fmt: skip
-        text = steps.call("stitch", **steps.given(MapChain.stitch, options))
-        self._need("stream", text)
-        return Map(maps.stitch(self._value.get(), self._ops, **options, text=text), self)
+        self._need("stream", "stitch()")
+        mosaic = maps.stitch(
+            self._value.get(), self._ops, of=of, blend=blend, activation=activation, classes=classes,
+            probability=probability, nodata=nodata,
+        )  # fmt: skip
+        return Map(mosaic, self)
 
 
 class Map:
@@ -115,8 +113,3 @@ class Map:
         return f"{self._chain}\n    .{self._mosaic.text}"
 
     __repr__ = __str__
-
-
-def _named(model: Any) -> str:
-    """Name a model in a printed chain."""
-    return str(getattr(model, "__name__", type(model).__name__))
