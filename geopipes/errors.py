@@ -16,6 +16,7 @@
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
     ├── LoaderError           worker processes that ended, or have no room
     ├── ReadError             pixels that could not be read
+    ├── ScoreError            predictions, labels or samples that cannot be compared as asked
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
     ├── StateError            a run that cannot go on where another one stood
     ├── StepError             a step of the chain failed, or gave what the next cannot take
@@ -91,6 +92,10 @@ class StepError(GeopipesError, TypeError):
 
 class StateError(GeopipesError, ValueError):
     """A run that cannot go on where another one stood: the plan or the chain is another."""
+
+
+class ScoreError(GeopipesError, ValueError):
+    """Predictions, labels or samples that cannot be compared as asked."""
 
 
 class StatisticsError(GeopipesError, ValueError):

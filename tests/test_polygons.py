@@ -1,4 +1,4 @@
-"""Polygons of maps: whatever the strips, those of the whole raster; areas on the ellipsoid; files whole or not there."""
+"""Polygons of maps: those of the whole raster, whatever the strips; areas on the ellipsoid; files whole or absent."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_files_items_and_arrays_give_the_same(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 4, (70, 50)).astype(np.int16)
     path = tmp_path / "map.tif"
     with rasterio.open(
-        path, "w", driver="GTiff", height=70, width=50, count=2, dtype="int16", crs="EPSG:32633", transform=UTM, nodata=3,
-        tiled=True, blockxsize=16, blockysize=16,
+        path, "w", driver="GTiff", height=70, width=50, count=2, dtype="int16", crs="EPSG:32633", transform=UTM,
+        nodata=3, tiled=True, blockxsize=16, blockysize=16,
     ) as file:  # fmt: skip
         file.write(np.stack([pixels, pixels * 10]))
     expected = outlines(polygonize(raster(pixels, nodata=3), strip=9))

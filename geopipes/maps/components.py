@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from rasterio.features import shapes
 from shapely.geometry import MultiPolygon, Polygon
 
 from geopipes.read.warps.compiling import compiled
+
+Outline = Polygon | MultiPolygon
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[Any]
@@ -40,7 +42,7 @@ class Thing:
     area: float
     weight: float = 0.0
     total: float = 0.0
-    parts: list[Polygon | MultiPolygon] = field(default_factory=list)
+    parts: list[Outline] = field(default_factory=list)
     into: Thing | None = None
 
     def whole(self) -> Thing:
@@ -65,10 +67,10 @@ class Thing:
         two.parts, two.into = [], one
 
     @property
-    def outline(self) -> Polygon | MultiPolygon:
+    def outline(self) -> Outline:
         """What is covered, in pixels; pieces that touch at corners alone are polygons of their own, and so valid."""
         if len(self.parts) > 1:
-            self.parts = [straight(shapely.union_all(self.parts))]  # exact: corners are whole numbers
+            self.parts = [straight(united(self.parts))]
         return self.parts[0]
 
     @property
@@ -114,14 +116,15 @@ class Finder:
         wanted = area >= self._smallest  # a speck that is complete is left out before it gets an outline
         wanted[top] = wanted[bottom] = True
         wanted[0] = False
+        above = self._row * values.shape[1]
         things = {
-            number: Thing(int(values.flat[firsts[number]]), self._row * values.shape[1] + int(firsts[number]), area[number])
+            number: Thing(int(values.flat[firsts[number]]), above + int(firsts[number]), float(area[number]))
             for number in np.flatnonzero(wanted).tolist()
-        }  # fmt: skip
+        }
         if probability is not None:
             _weigh(things, labels, *probability)
-        for above, number in self._touching(labels[0], values[0]):
-            self._open[above].join(things[number])
+        for upper, number in self._touching(labels[0], values[0]):
+            self._open[upper].join(things[number])
         self._outline(things, labels, wanted)
         before = [thing.whole() for thing in (*self._open.values(), *things.values())]
         self._open = {number: things[number].whole() for number in bottom.tolist() if number}
@@ -171,11 +174,20 @@ def _weigh(things: dict[int, Thing], labels: Ints, probability: Ints, there: Mas
             thing.weight, thing.total = float(weights[number]), float(totals[number])
 
 
-def straight(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+def united(parts: Sequence[Outline]) -> Outline:
+    """Make one of outlines in pixels; exact, since corners are whole numbers."""
+    return cast(Outline, shapely.union_all(parts))
+
+
+def straight(geometry: Outline) -> Outline:
     """Leave out the corners that are none: where strips met in the middle of an edge."""
     if isinstance(geometry, MultiPolygon):
-        return MultiPolygon([straight(part) for part in geometry.geoms])
-    return Polygon(_corners(geometry.exterior), [_corners(ring) for ring in geometry.interiors])
+        return MultiPolygon(list(map(_straight, geometry.geoms)))
+    return _straight(geometry)
+
+
+def _straight(polygon: Polygon) -> Polygon:
+    return Polygon(_corners(polygon.exterior), [_corners(ring) for ring in polygon.interiors])
 
 
 def _corners(ring: Any) -> Floats:
@@ -187,7 +199,7 @@ def _corners(ring: Any) -> Floats:
 
 
 def label(values: Ints, inside: Mask, diagonal: bool) -> tuple[Ints, Ints]:
-    """Number connected pixels of one value.
+    """Give connected pixels of one value a number.
 
     Parameters
     ----------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import numpy.typing as npt
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from geopipes.maps.components import Thing
+from geopipes.maps.components import Outline, Thing, united
 from geopipes.maps.ground import Ground
 
 Holes = npt.NDArray[np.object_]
+Pairs = dict[int, list[int]]
 
 
 def fill(things: list[Thing], smaller: float, ground: Ground) -> list[Thing]:
@@ -36,16 +39,17 @@ def fill(things: list[Thing], smaller: float, ground: Ground) -> list[Thing]:
     tree = shapely.STRtree(outlines)
     within = _pairs(tree, holes, "covers")
     corners = any(isinstance(outline, MultiPolygon) for outline in outlines)
-    reaching = _pairs(tree, holes, "overlaps") if corners else {}
+    reaching = _pairs(tree, holes, "overlaps", "within") if corners else {}
     gone: set[int] = set()
-    gains: dict[int, list[Polygon | MultiPolygon]] = {}
+    gains: dict[int, list[Outline]] = {}
     for number, (owner, hole) in enumerate(zip(owners.tolist(), holes, strict=True)):
         if owner in gone:
             continue
         gone |= set(within.get(number, ())) - {owner}
         for other in set(reaching.get(number, ())) - {owner} - gone:
-            hole = hole.difference(shapely.union_all([outlines[other], *gains.get(other, ())]))
-        gains.setdefault(owner, []).append(hole)
+            hole = hole.difference(united([outlines[other], *gains.get(other, ())]))
+        if hole.area:
+            gains.setdefault(owner, []).append(hole)
     for owner in gains.keys() - gone:
         before, after = outlines[owner], _filled(outlines[owner], gains[owner])
         gained = np.array(gains[owner], object)
@@ -55,17 +59,17 @@ def fill(things: list[Thing], smaller: float, ground: Ground) -> list[Thing]:
     return [thing for number, thing in enumerate(things) if number not in gone]
 
 
-def _filled(outline: Polygon | MultiPolygon, gained: list[Polygon | MultiPolygon]) -> Polygon | MultiPolygon:
+def _filled(outline: Outline, gained: list[Outline]) -> Outline:
     """Add ground in holes to an outline."""
     if isinstance(outline, MultiPolygon):
-        return shapely.union_all([outline, *gained])
-    holes = {Polygon(ring): ring for ring in outline.interiors}
+        return united([outline, *gained])
+    holes: dict[Outline, Any] = {Polygon(ring): ring for ring in outline.interiors}
     changed = [part for part in gained if holes.pop(part, None) is None]  # others reach into these
     filled = Polygon(outline.exterior, list(holes.values()))
-    return shapely.union_all([filled, *changed]) if changed else filled
+    return united([filled, *changed]) if changed else filled
 
 
-def _holes(outlines: list[Polygon | MultiPolygon]) -> tuple[npt.NDArray[np.int64], Holes]:
+def _holes(outlines: list[Outline]) -> tuple[npt.NDArray[np.int64], Holes]:
     """Give (owners, holes): all holes as polygons, and whose they are."""
     parts, of = shapely.get_parts(np.array(outlines, object), return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
@@ -79,9 +83,10 @@ def _areas(holes: Holes, ground: Ground) -> npt.NDArray[np.float64]:
     return np.asarray(shapely.area(holes) * ground.at(centres[:, 1], centres[:, 0]))
 
 
-def _pairs(tree: shapely.STRtree, holes: Holes, how: str) -> dict[int, list[int]]:
-    """Give the objects that each hole covers, or overlaps in part."""
-    found: dict[int, list[int]] = {}
-    for hole, other in tree.query(holes, predicate=how).T.tolist():
-        found.setdefault(hole, []).append(other)
+def _pairs(tree: shapely.STRtree, holes: Holes, *predicates: Literal["covers", "overlaps", "within"]) -> Pairs:
+    """Give the objects that each hole covers, overlaps in part, or lies within."""
+    found: Pairs = {}
+    for predicate in predicates:
+        for hole, other in tree.query(holes, predicate=predicate).T.tolist():
+            found.setdefault(hole, []).append(other)
     return found

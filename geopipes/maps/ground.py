@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
 from geopipes.errors import SourceError
@@ -18,6 +19,14 @@ MOST = 64
 Floats = npt.NDArray[np.float64]
 
 
+def placed(transform: Affine, col: Floats, row: Floats) -> tuple[Floats, Floats]:
+    """Give the coordinates (x, y) of places in pixels from the top left corner."""
+    return (
+        transform.a * col + transform.b * row + transform.c,
+        transform.d * col + transform.e * row + transform.f,
+    )
+
+
 class Ground:
     """The areas of a raster's pixels.
 
@@ -26,20 +35,19 @@ class Ground:
 
     Parameters
     ----------
-    shape : (y, x) of the raster
-    transform : from (column, row) to the CRS
-    crs : any that PROJ brings to longitude and latitude
+    geobox : of the raster, in any CRS that PROJ brings to longitude and latitude
     """
 
-    def __init__(self, shape: tuple[int, int], transform: Affine, crs: CRS) -> None:
+    def __init__(self, geobox: GeoBox) -> None:
+        crs = CRS.from_user_input(str(geobox.crs))
         geodetic = crs.geodetic_crs
         if geodetic is None or crs.ellipsoid is None:
             raise SourceError(f"areas: {crs.name!r} is on no ellipsoid; reproject the raster to another CRS")
-        self._shape, self._affine = shape, transform
+        self._shape, self._affine = (int(geobox.shape[0]), int(geobox.shape[1])), geobox.transform
         self._to_degrees = Transformer.from_crs(crs, geodetic, always_xy=True)
         self._a, flattening = crs.ellipsoid.semi_major_metre, crs.ellipsoid.inverse_flattening
         self._e2 = 0.0 if not flattening else (2 - 1 / flattening) / flattening
-        side = float(np.sqrt(self.at(np.array([shape[0] / 2]), np.array([shape[1] / 2]))[0]))
+        side = float(np.sqrt(self.at(np.array([self._shape[0] / 2]), np.array([self._shape[1] / 2]))[0]))
         self._step = int(np.clip(NODE_METRES // side, 1, MOST)) if side > 0 else 1
 
     def at(self, row: Floats, col: Floats) -> Floats:
@@ -70,7 +78,7 @@ class Ground:
 
     def _corner(self, row: Floats, col: Floats) -> Floats:
         """Give places in space, (..., 3) [m]."""
-        x, y = self._affine @ (col, row)
+        x, y = placed(self._affine, col, row)
         lon, lat = np.radians(self._to_degrees.transform(x, y))
         normal = self._a / np.sqrt(1 - self._e2 * np.sin(lat) ** 2)
         flat = normal * np.cos(lat)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import odc.geo.xr  # noqa: F401 - gives arrays their ``odc``
 import pystac
 import rasterio
 import xarray as xr
-from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords  # noqa: F401 - gives arrays their ``odc``
-from pyproj import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -34,7 +33,8 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 
-class Layer(Protocol):
+@dataclass(frozen=True)
+class Layer(ABC):
     """One layer of a raster, open.
 
     Attributes
@@ -50,6 +50,7 @@ class Layer(Protocol):
     dtype: np.dtype[Any]
     height: int
 
+    @abstractmethod
     def read(self, rows: slice) -> tuple[Array, Mask]:
         """Read whole rows: (pixels, valid), both (rows, x)."""
 
@@ -129,22 +130,8 @@ def check_same_grid(layer: Layer, other: Layer, what: str) -> None:
         )
 
 
-def projected(layer: Layer) -> CRS:
-    """Give the CRS as pyproj knows it."""
-    return CRS.from_user_input(str(layer.geobox.crs))
-
-
-def affine(layer: Layer) -> Affine:
-    """Give the transform from (column, row) to the CRS."""
-    return layer.geobox.transform
-
-
 @dataclass(frozen=True)
-class _InFile:
-    name: str
-    geobox: GeoBox
-    dtype: np.dtype[Any]
-    height: int
+class _InFile(Layer):
     file: rasterio.DatasetReader
     band: int
 
@@ -159,11 +146,7 @@ class _InFile:
 
 
 @dataclass(frozen=True)
-class _InMemory:
-    name: str
-    geobox: GeoBox
-    dtype: np.dtype[Any]
-    height: int
+class _InMemory(Layer):
     array: xr.DataArray
     nodata: float | None
 
@@ -199,4 +182,4 @@ def _numbers(pixels: Array, valid: Mask) -> Mask:
 def _height(file: rasterio.DatasetReader, band: int) -> int:
     """Give rows of about `PIXELS` pixels, whole blocks."""
     block = int(file.block_shapes[band - 1][0])
-    return max(1, PIXELS // (file.width * block)) * block
+    return max(1, PIXELS // (int(file.width) * block)) * block

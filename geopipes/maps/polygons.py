@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,8 +19,8 @@ from odc.geo.geobox import GeoBox
 from geopipes.errors import SourceError
 from geopipes.maps.components import Finder, Thing
 from geopipes.maps.filling import fill
-from geopipes.maps.ground import Ground
-from geopipes.maps.layers import Layer, Raster, check_same_grid, opened, projected, strips
+from geopipes.maps.ground import Ground, placed
+from geopipes.maps.layers import Layer, Raster, check_same_grid, opened, strips
 from geopipes.maps.vectors import check_writable, write_vectors
 
 Classes = Sequence[float] | Mapping[float, str]
@@ -149,7 +149,7 @@ def polygonize(
             check_same_grid(layer, weighing, "polygonize(probability=...)")
         elif threshold is not None:
             weighing = layer
-        ground = Ground(layer.geobox.shape, layer.geobox.transform, projected(layer))
+        ground = Ground(layer.geobox)
         finder = Finder(diagonal=connectivity == 8, smallest=smallest)
         things, land = _search(layer, weighing, choice, ground, finder, strip)
     if holes:
@@ -171,8 +171,8 @@ def area_statistics(polygons: gpd.GeoDataFrame, *, land_m2: float | None = None)
     Parameters
     ----------
     polygons : as `polygonize` gives them: ``class``, perhaps ``name``, and ``area_m2``
-    land_m2 : the area that shares are of [m2]; None for that of the pixels that were not nodata, which `polygonize` left
-        in ``polygons.attrs["land_m2"]`` (a file does not keep it)
+    land_m2 : the area that shares are of [m2]; None for that of the pixels that were not nodata, which `polygonize`
+        left in ``polygons.attrs["land_m2"]`` (a file does not keep it)
 
     Returns
     -------
@@ -242,7 +242,7 @@ def _noded(outlines: Geometries) -> Geometries:
     kept = np.isin(_codes(places), _codes(shapely.get_coordinates(polygons)))
     rings = np.concatenate([[0], np.cumsum(kept)])[rings]
     noded = shapely.from_ragged_array(kind, places[kept], (rings, offsets))
-    found: Geometries = shapely.multipolygons(noded, indices=of)
+    found = np.array(shapely.multipolygons(noded, indices=of), object)
     alone = np.bincount(of, minlength=len(outlines)) == 1
     found[alone] = noded[alone[of]]
     return found
@@ -258,7 +258,6 @@ def _placed(outlines: Geometries, transform: Affine) -> Geometries:
     """Bring pixels to the CRS."""
 
     def place(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.stack(transform @ (pixels[:, 0], pixels[:, 1]), axis=1)
+        return np.stack(placed(transform, *pixels.T), axis=1)
 
-    placed: Geometries = shapely.transform(outlines, place)
-    return placed
+    return np.array(shapely.transform(outlines, place), object)
