@@ -20,7 +20,7 @@ from geopipes.errors import SourceError
 from geopipes.maps.components import Finder, Thing
 from geopipes.maps.filling import fill
 from geopipes.maps.ground import Ground, placed
-from geopipes.maps.layers import Layer, Raster, check_same_grid, opened, strips
+from geopipes.maps.strips import Layer, Raster, check_same_grid, opened, strips
 from geopipes.maps.vectors import check_writable, write_vectors
 
 Classes = Sequence[float] | Mapping[float, str]

@@ -94,9 +94,9 @@ class AreaEstimates:
         width = max(map(len, table.name))
         for _, row in table.iterrows():
             lines.append(
-                f"  {row['name']:<{width}}  {row.area_ha:,.0f} ± {row.area_interval_ha:,.0f} ha (mapped {row.mapped_ha:,.0f} "
-                f"ha), user's accuracy {row.users:.2f} ± {row.users_interval:.2f}, producer's {row.producers:.2f} ± "
-                f"{row.producers_interval:.2f}"
+                f"  {row['name']:<{width}}  {row.area_ha:,.0f} ± {row.area_interval_ha:,.0f} ha "
+                f"(mapped {row.mapped_ha:,.0f} ha), user's accuracy {row.users:.2f} ± {row.users_interval:.2f}, "
+                f"producer's {row.producers:.2f} ± {row.producers_interval:.2f}"
             )
         return "\n".join(lines)
 
@@ -164,15 +164,15 @@ def estimates(
     size = len(mapped)
     if n.shape != (size, size) or (n < 0).any() or not mapped.sum() > 0 or not 0 < confidence < 1:
         raise ScoreError(
-            f"estimates: counts are {n.shape}, areas {mapped.shape}, confidence {confidence}; needed are a square matrix of "
-            "counts, an area above 0 for each of its rows that is a stratum, and a confidence as 0.95"
+            f"estimates: counts are {n.shape}, areas {mapped.shape}, confidence {confidence}; needed are a square "
+            "matrix of counts, an area above 0 for each of its rows that is a stratum, and a confidence as 0.95"
         )
     named = dict(classes) if isinstance(classes, Mapping) else {v: str(v) for v in classes or range(1, size + 1)}
     drawn, strata = n.sum(axis=1), mapped > 0
     if (drawn[strata] < 2).any() or drawn[~strata].any():
         raise ScoreError(
-            f"estimates: the strata have {drawn.astype(int).tolist()} places and {mapped.tolist()} m2; needed are two or "
-            "more places in each stratum, since of one no error can be told"
+            f"estimates: the strata have {drawn.astype(int).tolist()} places and {mapped.tolist()} m2; needed are two "
+            "or more places in each stratum, since of one no error can be told"
         )
     with np.errstate(invalid="ignore", divide="ignore"):
         weight = mapped / mapped.sum()
@@ -211,18 +211,19 @@ def _design(sample: pd.DataFrame, reference: str) -> pd.DataFrame:
     needed = "needed is a probability sample, as stratified_sample() draws it"
     if missing := [name for name in DESIGN if name not in sample]:
         raise ScoreError(
-            f"area_estimates: the sample has no column {', '.join(map(repr, missing))}, so it is not known how its places "
-            f"were chosen, and no interval can be given; {needed}"
+            f"area_estimates: the sample has no column {', '.join(map(repr, missing))}, so it is not known how its "
+            f"places were chosen, and no interval can be given; {needed}"
         )
     if reference not in sample:
         raise ScoreError(
-            f"area_estimates(reference={reference!r}): the sample has no such column; add one with the classes found at its "
-            "places"
+            f"area_estimates(reference={reference!r}): the sample has no such column; add one with the classes found "
+            "at its places"
         )
     if sample[reference].isna().any():
+        absent = int(sample[reference].isna().sum())
         raise ScoreError(
-            f"area_estimates: {int(sample[reference].isna().sum())} of {len(sample)} places have no {reference!r}; what could "
-            "not be seen is not missing at random: look these places up, or state what they are"
+            f"area_estimates: {absent} of {len(sample)} places have no {reference!r}; what could not be seen "
+            " is not missing at random: look these places up, or state what they are"
         )
     groups = sample.groupby("stratum")
     if (groups[list(DESIGN[1:])].nunique(dropna=False) != 1).any(axis=None) or sample[list(DESIGN)].isna().any(
@@ -233,7 +234,7 @@ def _design(sample: pd.DataFrame, reference: str) -> pd.DataFrame:
     expected = strata.probability * strata.stratum_pixels
     if not np.allclose(expected, strata.places, rtol=SLACK):
         raise ScoreError(
-            f"area_estimates: the strata have {strata.places.to_dict()} places, and {expected.round(2).to_dict()} were drawn; "
-            f"some are left out or added, and the probabilities no longer hold; {needed}"
+            f"area_estimates: the strata have {strata.places.to_dict()} places, and {expected.round(2).to_dict()} were "
+            f"drawn; some are left out or added, and the probabilities no longer hold; {needed}"
         )
     return strata

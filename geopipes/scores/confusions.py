@@ -183,13 +183,13 @@ def _places(values: Values, classes: Mapping[int, str], name: str) -> npt.NDArra
     """Give the number of the class of each value."""
     known = np.array(list(classes))
     order = np.argsort(known)
-    places = order[np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)]
+    places: npt.NDArray[np.intp] = order[np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)]
     strange = known[places] != values
     if strange.any():
         shown = ", ".join(f"{value:g}" for value in np.unique(values[strange])[:5].tolist())
         raise ScoreError(
-            f"scores: the {name} holds {shown}, which is none of the classes {list(classes)}; name it in classes=..., or "
-            "in ignore=... if it stands for no class (probabilities are made classes by predict, or by argmax)"
+            f"scores: the {name} holds {shown}, which is none of the classes {list(classes)}; name it in classes=..., "
+            "or in ignore=... if it stands for no class (probabilities are made classes by predict, or by argmax)"
         )
     return places
 

@@ -127,8 +127,8 @@ def _parts(
         regions, found = [None], _Values(_array(element[0]), _array(element[1]), None)
     else:
         raise ScoreError(
-            f"scores: an element is {type(element).__name__}; needed are batches, chips, or pairs of arrays, which have "
-            "no regions"
+            f"scores: an element is {type(element).__name__}; needed are batches, chips, or pairs of arrays, which "
+            "have no regions"
         )
     if len(regions) == 1:
         yield str(regions[0]), found
@@ -174,7 +174,7 @@ def _of_batch(
         if name.endswith("_valid"):
             there = _array(values)
             while there.ndim > second.ndim:
-                there = there.any(axis=axis)
+                there = np.asarray(there.any(axis=axis))
             if there.shape == valid.shape:
                 valid &= there
     return _Values(first, second, valid)
@@ -196,6 +196,7 @@ def _check(element: Any, names: Sequence[str]) -> None:
 def _column(holder: Mapping[str, Any], by: str) -> Any:
     if by not in holder:
         raise ScoreError(
-            f"scores(by={by!r}): no chip carries that column; write tensor(..., columns={by!r}), of a column of the plan"
+            f"scores(by={by!r}): no chip carries that column; write tensor(..., columns={by!r}), of a column of "
+            "the plan"
         )
     return holder[by]

@@ -12,7 +12,7 @@ import shapely
 
 from geopipes.errors import ScoreError
 from geopipes.maps.ground import Ground, placed
-from geopipes.maps.layers import Layer, Raster, opened, strips
+from geopipes.maps.strips import Layer, Raster, opened, strips
 from geopipes.scores.confusions import named_classes
 
 UNLIKE = 0.01
@@ -44,8 +44,8 @@ def stratified_sample(
     raster : the map: a path, an item, what ``gp.rasters`` gives, or an array with a CRS, of whole numbers
     n : places in all, shared out in proportion to the classes' pixels; or how many of each class, ``{1: 75, 2: 325}``
     seed : of numpy's PCG64
-    classes : the strata, by value, with their names if it is a mapping; None for all values. Pixels of other values, and
-        nodata, are no part of the area that is estimated
+    classes : the strata, by value, with their names if it is a mapping; None for all values. Pixels of other values,
+        and nodata, are no part of the area that is estimated
     least : places of a class at least, where ``n`` is a number; all of a class that has fewer pixels
     band : of the raster, from 1
     strip : rows read at once; whatever it is, the places are the same
@@ -74,7 +74,7 @@ def stratified_sample(
         rng = np.random.default_rng(seed)
         drawn = {value: np.sort(rng.choice(pixels[value], wanted[value], replace=False)) for value in sorted(wanted)}
         rows, cols, strata = _found(layer, drawn, strip)
-    x, y = placed(layer.geobox.transform, cols + 0.5, rows + 0.5)
+    x, y = placed(layer.geobox.transform, cols.astype(float) + 0.5, rows.astype(float) + 0.5)
     columns = {
         "stratum": strata,
         "probability": np.array([wanted[value] / pixels[value] for value in strata.tolist()], float),
@@ -125,8 +125,8 @@ def _strata(layer: Layer, classes: set[int] | None, strip: int | None) -> tuple[
                 areas[value] = areas.get(value, 0.0) + area
     if largest > smallest * (1 + UNLIKE):
         raise ScoreError(
-            f"stratified_sample: pixels of {layer.name} cover {smallest:,.1f} to {largest:,.1f} m2, and a sample of pixels is "
-            "none of the ground then; write the map in an equal-area or UTM projection first"
+            f"stratified_sample: pixels of {layer.name} cover {smallest:,.1f} to {largest:,.1f} m2, and a sample of "
+            "pixels is none of the ground then; write the map in an equal-area or UTM projection first"
         )
     if not pixels:
         raise ScoreError(f"stratified_sample: {layer.name} has no pixel of a class to be drawn from")
@@ -139,15 +139,15 @@ def _allotted(pixels: Counts, n: int | Mapping[int, int], least: int) -> Counts:
         wanted = {int(value): int(count) for value, count in n.items()}
         if wanted.keys() != pixels.keys() or any(not 2 <= wanted[value] <= pixels[value] for value in pixels):
             raise ScoreError(
-                f"stratified_sample(n={dict(n)}): needed are 2 or more places of each class, and no more than its pixels: "
-                f"{dict(sorted(pixels.items()))}; leave classes out by classes=..."
+                f"stratified_sample(n={dict(n)}): needed are 2 or more places of each class, and no more than its "
+                f"pixels: {dict(sorted(pixels.items()))}; leave classes out by classes=..."
             )
         return wanted
     floor = {value: min(max(least, 2), count) for value, count in pixels.items()}
     if n < sum(floor.values()) or n > sum(pixels.values()):
         raise ScoreError(
-            f"stratified_sample(n={n}, least={least}): {len(pixels)} classes need {sum(floor.values())} places or more, and "
-            f"have {sum(pixels.values())} pixels"
+            f"stratified_sample(n={n}, least={least}): {len(pixels)} classes need {sum(floor.values())} places or "
+            f"more, and have {sum(pixels.values())} pixels"
         )
     wanted, free = dict(floor), set(pixels)
     while True:  # those whose share would be below the floor keep the floor; the others share the rest
