@@ -14,6 +14,7 @@
     ├── ChipError             windows that cannot be cut as asked
     │   ├── ChipTooLarge      larger than the cube
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
+    ├── MapError              a map that cannot be made or written as asked
     ├── LoaderError           worker processes that ended, or have no room
     ├── ReadError             pixels that could not be read
     ├── ScoreError            predictions, labels or samples that cannot be compared as asked
@@ -84,6 +85,10 @@ class ReadError(GeopipesError, OSError):
 
 class LoaderError(GeopipesError, RuntimeError):
     """Worker processes that ended before their work was done, or that have no room for it."""
+
+
+class MapError(GeopipesError, ValueError):
+    """A map that cannot be made of chips, or written, as asked."""
 
 
 class StepError(GeopipesError, TypeError):

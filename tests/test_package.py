@@ -115,6 +115,7 @@ def test_imports_point_one_way() -> None:
         "tensors",
         "loaders",
         "statistics",
+        "maps",
         "pipe",
     ]
     typing = {"fingerprints": {"chips"}, "normalizing": {"statistics"}}  # for annotations alone

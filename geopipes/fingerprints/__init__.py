@@ -7,7 +7,7 @@ mistaken.
 """
 
 from geopipes.fingerprints.documents import chain, describe, fingerprint, steps_fingerprint
-from geopipes.fingerprints.values import step_document
+from geopipes.fingerprints.values import step_document, value_document
 from geopipes.fingerprints.words import Document, differences, digest
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "fingerprint",
     "step_document",
     "steps_fingerprint",
+    "value_document",
 ]

@@ -124,6 +124,16 @@ def _other(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: value_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": _name(type(value))} | fields
+    if hasattr(value, "detach") and hasattr(value, "untyped_storage"):  # a tensor, without importing torch
+        raw = np.asarray(value.detach().cpu().contiguous().untyped_storage(), np.uint8)
+        return {"tensor": str(value.dtype), "shape": list(value.shape), "sha256": hashed([raw])}
+    if not isinstance(value, type) and hasattr(value, "state_dict"):  # a module: what it is made of, and its weights
+        state = {str(name): value_document(part) for name, part in value.state_dict().items()}
+        return {
+            "type": _name(type(value)),
+            "text": digest({"text": ADDRESS.sub("", repr(value))}),
+            "state": digest(state),
+        }
     if isinstance(value, type | functools.partial | types.FunctionType | types.MethodType | types.BuiltinFunctionType):
         return _function(value)
     try:

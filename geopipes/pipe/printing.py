@@ -66,7 +66,7 @@ def preview(reading: Any, ops: tuple[Op, ...]) -> str | None:
         step = getattr(op, "step", None)
         if step is None or getattr(op, "keeps", False):
             continue  # batches, take and filter leave what an element is
-        if not step.function.__module__.startswith("geopipes."):
+        if not str(getattr(step.function, "__module__", "")).startswith("geopipes."):
             return None
         value = step(value)
     if isinstance(value, dict) and not any(isinstance(part, xr.Dataset) for part in value.values()):
