@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import geopipes
-from geopipes import catalogs, chips, datacubes, normalizing, orders, pixels, statistics, tensors
+from geopipes import catalogs, chips, datacubes, maps, normalizing, orders, pixels, scores, statistics, tensors
 
 ROOT = Path(geopipes.__file__).parent
 
@@ -84,6 +84,10 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.seek, chips.seek),
     (geopipes.Plan.split, orders.split),
     (geopipes.Plan.shuffle, orders.shuffle),
+    (geopipes.Pipe.scores, scores.scores),
+    (geopipes.Pipe.stratified_sample, scores.stratified_sample),
+    (geopipes.Pipe.polygonize, maps.polygonize),
+    (geopipes.Pipe.stac_item, maps.stac_item),
 ]
 
 
@@ -116,6 +120,7 @@ def test_imports_point_one_way() -> None:
         "loaders",
         "statistics",
         "maps",
+        "scores",
         "pipe",
     ]
     typing = {"fingerprints": {"chips"}, "normalizing": {"statistics"}}  # for annotations alone

@@ -59,6 +59,7 @@ def test_an_item_says_where_when_and_how(chart: Path, tmp_path: Path) -> None:
     assert item.datetime is None
     assert item.properties["start_datetime"] == "2024-05-01T10:00:00Z"
     assert item.properties["end_datetime"] == "2024-07-01T10:00:00Z"
+    assert item.geometry is not None
     assert shape(item.geometry).contains(box(15.001, 45.149, 15.005, 45.1495))
     assert item.bbox == pytest.approx(shape(item.geometry).bounds)
     asset = item.assets["data"]
@@ -109,7 +110,8 @@ def test_a_model_has_an_item_that_maps_refer_to(chart: Path, tmp_path: Path) -> 
     item = model_item(UNET, weights, tmp_path / "unet.json", classes=CLASSES, created="2024-08-01")
     properties = item.properties
     assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"} <= properties.keys()
-    assert properties["bands"] == [{"name": "red"}, {"name": "nir"}]  # which mlm:input refers to
+    bands = item.assets["model"].extra_fields["raster:bands"]
+    assert bands == [{"name": "red"}, {"name": "nir"}]  # which mlm:input refers to
     assert properties["mlm:input"][0]["bands"] == ["red", "nir"]
     assert properties["mlm:input"][0]["input"]["dim_order"] == ["batch", "bands", "height", "width"]
     assert properties["mlm:output"][0]["classification:classes"][0]["name"] == "winter-wheat"

@@ -22,6 +22,7 @@ from geopipes.maps.strips import Raster, single
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 
 Instant = dt.datetime | str
@@ -162,18 +163,22 @@ def model_item(
     when = dt.datetime.now(dt.UTC) if created is None else _utc(created)
     structures = [{"shape": list(shape), "dim_order": list(axes), "data_type": model.dtype} for shape, axes in shapes]
     tasks = list(model.tasks)
-    output = {"name": "prediction", "tasks": tasks, "result": structures[1], "bands": []}
+    output: dict[str, Any] = {"name": "prediction", "tasks": tasks, "result": structures[1], "bands": []}
     if classes is not None:
         output["classification:classes"] = _classes(classes, {})
     properties = {
         "mlm:name": model.name, "mlm:architecture": model.architecture, "mlm:tasks": tasks,
-        "mlm:framework": model.framework, "bands": [{"name": name} for name in model.bands],
+        "mlm:framework": model.framework,
         "mlm:input": [{"name": "image", "bands": list(model.bands), "input": structures[0]}], "mlm:output": [output],
     }  # fmt: skip
     if model.framework_version is not None:
         properties["mlm:framework_version"] = model.framework_version
     item = pystac.Item(_slug(model.name), None, None, when, properties, stac_extensions=[MLM])
-    href, fields = os.path.abspath(weights), {"mlm:artifact_type": artifact_type}
+    fields: dict[str, Any] = {"mlm:artifact_type": artifact_type}
+    if model.bands:  # which mlm:input refers to; STAC 1.1's own bands may not stand among an item's properties
+        fields["raster:bands"] = [{"name": name} for name in model.bands]
+        item.stac_extensions.append(RASTER)
+    href = os.path.abspath(weights)
     asset = pystac.Asset(href, roles=["mlm:model", "mlm:weights"], title=model.name, extra_fields=fields)
     item.add_asset("model", asset)
     return item if path is None else _written(item, path)
