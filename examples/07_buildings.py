@@ -39,7 +39,7 @@ def main(size: int, steps: int, width: int, encoder: Path | None, out: Path) -> 
     imagery, label = gp.items(town.items), gp.rasters(town.label)
     cubes = imagery.stack(BANDS, groupby="solar_day").join(label, name="building", nodata=UNKNOWN)
     chips = cubes.chip(128, overlap=32, edge="shift")
-    train, held_out = chips.split((0.75, 0.25), block=size / 2, buffer=20, seed=5)  # metres
+    train, held_out = chips.split((0.75, 0.25), block=size / 2, buffer=20, seed=2)  # metres
     stats = train.statistics(variables=BANDS)
     torch.manual_seed(0)
     model = ResNetUNet(len(BANDS), len(CLASSES), width=width)
@@ -71,7 +71,7 @@ def main(size: int, steps: int, width: int, encoder: Path | None, out: Path) -> 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=1024, help="pixels of 1 m on each side of the town")
-    parser.add_argument("--steps", type=int, default=80, help="of training, 8 chips each")
+    parser.add_argument("--steps", type=int, default=100, help="of training, 8 chips each")
     parser.add_argument("--width", type=int, default=24, help="of the network; 64 is that of ResNet-18")
     parser.add_argument("--encoder", type=Path, help="weights to begin with, by torchvision's names")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all that is made")

@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 TRUE, FOUND, FALSE, MISSED = "#ffd92f", "#35c9ff", "#ff2d7e", "#ff8c1a"
-SCALE = 100.0
+SIDE = 360
+"""Pixels that are drawn along each side, at most."""
+SCALE = 50.0
 """[m] that the bar is long."""
 
 
 def save_map(path: Path, image: xr.Dataset, truth: gpd.GeoDataFrame, found: gpd.GeoDataFrame) -> Path:
-    """Draw an area three times: as it was seen, with the true polygons, and with those found, where they agree or not.
+    """Draw the north-west of an area as it was seen, with the true polygons, and with those found, right or wrong.
 
     Parameters
     ----------
@@ -25,10 +27,11 @@ def save_map(path: Path, image: xr.Dataset, truth: gpd.GeoDataFrame, found: gpd.
     image : red, green and blue, (y, x), 0 to 255, with the coordinates of its pixels' centres [m]
     truth, found : polygons in the image's CRS
     """
+    image = image.isel(y=slice(SIDE), x=slice(SIDE)).load()
     height, width = image.sizes["y"], image.sizes["x"]
     figure = Figure(figsize=(12, 4 * height / width + 0.7), layout="constrained")
     axes = figure.subplots(1, 3)
-    for axis, title in zip(axes, ("held-out area", "true footprints", "polygons of the map"), strict=True):
+    for axis, title in zip(axes, ("held-out ground", "true footprints", "polygons of the map"), strict=True):
         show(axis, image, pale=axis is not axes[0])
         axis.set_title(title, fontsize=11)
     bounds = axes[0].axis()
