@@ -208,3 +208,13 @@ def test_dask_arrays_stay_on_dask() -> None:
     exact = only(gp.cubes(field()).reproject(grid)).load()
     same = warped["t2m"].values == exact["t2m"].values
     assert (same | np.isnan(exact["t2m"].values)).mean() > 0.99
+
+
+def test_arrays_with_dates_and_bands_are_read(tmp_path: Path) -> None:
+    values = np.arange(2 * 3 * 8 * 10, dtype="float32").reshape(2, 3, 8, 10)
+    days = np.array(["2024-05-01", "2024-06-01"], "datetime64[ns]")
+    array = xr.DataArray(values, {"time": days, "y": 7.5 - np.arange(8), "x": np.arange(10) + 0.5},
+                         ("time", "band", "y", "x"), "embedding")  # fmt: skip
+    (chip,) = gp.cubes(array, crs="EPSG:32633").chip((8, 10)).read()
+    assert chip["embedding"].dims == ("time", "band", "y", "x")
+    np.testing.assert_array_equal(chip["embedding"], values)

@@ -169,7 +169,7 @@ def test_the_readme_s_chains_build_without_a_network() -> None:
 
 
 def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
-    loader, choosing, _, profile = BLOCKS[2:]
+    loader, choosing, _, profile = BLOCKS[2:6]
     script = tmp_path / "readme.py"
     script.write_text(loader, encoding="utf-8")
     chips, batches = figure(r"(\d+) chips in (\d+) batches", run(script))
@@ -178,6 +178,14 @@ def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
     assert figure(r"(\d+) chips to be read", run(script)) == (16,)
     script.write_text(profile, encoding="utf-8")
     assert "bounds the rest" in run(script)
+
+
+def test_the_readme_s_map_is_judged(tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text(next(block for block in BLOCKS if "area_estimates(" in block), encoding="utf-8")
+    text = run(script)
+    assert figure(r"(\d+) places; overall accuracy (0\.\d+)", text)[0] == 200
+    assert "water" in text
 
 
 def test_the_readme_s_verbs_choose_chips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

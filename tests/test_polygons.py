@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -259,6 +261,40 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         polygonize(tmp_path / "missing.tif")
 
 
+FULL_DISK = """
+import resource, signal, sys
+import geopandas as gpd, numpy as np, shapely
+from pathlib import Path
+from geopipes.errors import SourceError
+from geopipes.maps.vectors import write_vectors
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows too large is an error then, as a full disk is
+x = np.arange(200)
+boxes = gpd.GeoDataFrame({"class": x}, geometry=shapely.box(x, 0, x + 1, 1), crs=32633)
+for suffix in ("parquet", "geojson", "fgb"):
+    place = Path(sys.argv[1]) / f"boxes.{suffix}"
+    size = write_vectors(boxes, place).stat().st_size
+    place.unlink()
+    for missing in (1, 20, 500, size - 10):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, resource.RLIM_INFINITY))
+        try:
+            write_vectors(boxes, place)
+        except SourceError as error:
+            print("refused", error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a file's size are those of POSIX")
+def test_a_full_disk_is_an_error_up_to_the_last_byte(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.count("refused") == 12
+    assert "too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fields.parquet"
     path.write_text("what was there")
@@ -271,3 +307,19 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SourceError, match="No space left"):
         polygonize(raster(np.ones((4, 4), np.uint8)), path)
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [(path.name, "what was there")]
+
+
+@pytest.mark.real
+def test_polygons_of_real_labels_are_those_that_were_drawn(real_data: Path) -> None:
+    """Elkton's labels, drawn as polygons and burnt onto 30 m pixels: back, to the width of a pixel's edge."""
+    folder = real_data / "landsat8_elkton"
+    found = polygonize(folder / "L8-Labels-Elkton-VA.tiff", strip=10)
+    drawn = gp.vectors(folder / "L8-Labels-Elkton-VA.geojson").to_crs(found.crs)
+    assert found["class"].tolist() == drawn.id.tolist()
+    off = found.geometry.symmetric_difference(drawn.geometry, align=False).area
+    assert (off <= drawn.geometry.length * 30 / 2).all()
+    dense = gpd.GeoSeries(shapely.segmentize(drawn.geometry.values, 30), crs=found.crs).to_crs(4326)
+    areas = [abs(Geod(ellps="WGS84").geometry_area_perimeter(polygon)[0]) for polygon in dense]
+    np.testing.assert_allclose(found.area_m2, areas, rtol=0.03)
+    planar = found.geometry.area / found.area_m2  # 206 km from the central meridian: 0.9996 ^ 2 and a little more
+    np.testing.assert_allclose(planar, 1.00024, atol=5e-5)

@@ -139,6 +139,13 @@ def test_a_written_item_lies_beside_its_map_and_replays(chart: Path, tmp_path: P
     assert (chip["data"] == 1).all()
 
 
+def test_what_the_raster_s_own_item_says_of_its_time_counts(chart: Path) -> None:
+    late = imagery("late", "2024-07-01T10:00:00+00:00")
+    dated = gp.rasters(str(chart), datetime=lambda path: "2024-06-09")
+    assert dated.stac_item(derived_from=[late]).datetime == dt.datetime(2024, 6, 9, tzinfo=dt.UTC)
+    assert gp.rasters(str(chart)).stac_item(derived_from=[late]).datetime == late.datetime
+
+
 def test_bands_and_files_of_several(tmp_path: Path) -> None:
     path = tmp_path / "two.tif"
     with rasterio.open(

@@ -72,8 +72,9 @@ class ArrayCube(Cube):
         block = self.array.isel(y=rows, x=cols)
         if window.time is not None and "time" in block.dims:
             block = block.isel(time=window.time)
-        size = {"y": rows.stop - rows.start, "x": cols.stop - cols.start}
-        inside = BatchGenerator(block, size, preload_batch=False)[0].compute()
+        # All dims are the batch's own: xbatcher stacks those that are not, where there are two, to one "sample".
+        sizes = {str(dim): size for dim, size in block.sizes.items()}
+        inside = BatchGenerator(block, sizes, preload_batch=False)[0].compute()
         inside = inside if "valid" in inside else with_valid(inside)
         edges = {
             "y": (rows.start - window.rows.start, window.rows.stop - rows.stop),

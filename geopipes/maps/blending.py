@@ -38,9 +38,9 @@ def weights(blend: Blend, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     y, x = (np.arange(length) + 0.5 for length in size)
     if blend == "crop":
         deep = [np.minimum(at, length - at) for at, length in zip((y, x), size, strict=True)]
-        return np.minimum(deep[0][:, None], deep[1]).astype(np.float32)
+        return np.asarray(np.minimum(deep[0][:, None], deep[1]), np.float32)
     sides = [_window(blend, at / length) for at, length in zip((y, x), size, strict=True)]
-    return np.outer(*sides).astype(np.float32)
+    return np.asarray(np.outer(*sides), np.float32)
 
 
 def _window(blend: Blend, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

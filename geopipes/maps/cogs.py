@@ -16,6 +16,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError, RasterioIOError
 
+from geopipes import grids
 from geopipes.errors import MapError
 from geopipes.maps.layers import Outcome
 
@@ -142,7 +143,8 @@ def _vrt(raw: Path, outcome: Outcome, geobox: GeoBox, look: Look, mark: str) -> 
         )
     a, b, c, d, e, f = (float(value) for value in geobox.affine[:6])
     transform = ", ".join(map(repr, (c, a, b, f, d, e)))
-    wkt = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else escape(geobox.crs.to_wkt())
+    crs = grids.crs_of(geobox)
+    wkt = f"EPSG:{crs.epsg}" if crs.epsg else escape(crs.to_wkt())
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{wkt}</SRS>'
         f"<GeoTransform>{transform}</GeoTransform>"

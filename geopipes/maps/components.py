@@ -66,12 +66,16 @@ class Thing:
         one.parts += two.parts
         two.parts, two.into = [], one
 
-    @property
-    def outline(self) -> Outline:
-        """What is covered, in pixels; pieces that touch at corners alone are polygons of their own, and so valid."""
+    def unite(self) -> None:
+        """Make one outline of the parts; pieces that touch at corners alone stay polygons apart, and so valid."""
         if len(self.parts) > 1:
             self.parts = [straight(united(self.parts))]
-        return self.parts[0]
+
+    @property
+    def outline(self) -> Outline:
+        """What is covered, in pixels, of a thing that is united."""
+        (outline,) = self.parts
+        return outline
 
     @property
     def probability(self) -> float:
@@ -99,7 +103,7 @@ class Finder:
 
     def strip(
         self, values: Ints, inside: Mask, areas: Floats, probability: tuple[Ints, Mask] | None = None
-    ) -> Iterator[Thing]:
+    ) -> list[Thing]:
         """Take the next strip, and give the things that are complete.
 
         Parameters
@@ -131,17 +135,17 @@ class Finder:
         self._last = labels[-1].copy(), values[-1].copy()
         self._row += len(values)
         goes_on = set(map(id, self._open.values()))
-        yield from self._complete({id(thing): thing for thing in before if id(thing) not in goes_on})
+        return self._complete({id(thing): thing for thing in before if id(thing) not in goes_on})
 
-    def rest(self) -> Iterator[Thing]:
+    def rest(self) -> list[Thing]:
         """Give what touches the last row, when there is no strip any more."""
-        yield from self._complete({id(thing): thing for thing in self._open.values()})
+        return self._complete({id(thing): thing for thing in self._open.values()})
 
-    def _complete(self, things: dict[int, Thing]) -> Iterator[Thing]:
-        for thing in things.values():
-            if thing.area >= self._smallest:
-                thing.outline  # noqa: B018 - made now, so that its parts need no memory any more
-                yield thing
+    def _complete(self, things: dict[int, Thing]) -> list[Thing]:
+        large = [thing for thing in things.values() if thing.area >= self._smallest]
+        for thing in large:
+            thing.unite()  # its parts need no memory any more
+        return large
 
     def _touching(self, labels: Ints, values: Ints) -> Iterator[tuple[int, int]]:
         """Give pairs of labels, of the last row and of the one below it, that are connected."""

@@ -52,7 +52,7 @@ def dataset(layout: Layout, sheet: Sheet, geobox: Any, parts: Iterable[tuple[Out
         variables[outcome.name] = (dims, pixels[0] if outcome.bands == 1 else pixels, attrs)
         valid |= ~missing(outcome, pixels)
     y, x = grids.coordinates(geobox)
-    coords = odc.geo.xr.xr_coords(geobox, always_yx=True) | {"y": ("y", y), "x": ("x", x)}
+    coords: dict[Any, Any] = odc.geo.xr.xr_coords(geobox, always_yx=True) | {"y": ("y", y), "x": ("x", x)}
     if (date := layout.date(sheet)) is not None:
         coords["time"] = date
     return xr.Dataset({**variables, "valid": (("y", "x"), valid)}, coords)

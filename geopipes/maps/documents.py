@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pystac.utils import datetime_to_str, str_to_datetime
 
 from geopipes.catalogs import rasters
 from geopipes.errors import SourceError
+from geopipes.maps.placing import put
 from geopipes.maps.strips import Raster, single
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
@@ -79,8 +79,8 @@ def stac_item(
     ----------
     raster : a path, a URL, an item, or what ``gp.rasters`` gives
     path : where to write the item as JSON too; it appears whole or not at all, and names the map by a relative path
-    datetime : what the map shows: an instant, or (first, last), UTC where it has no zone; None for the span of
-        ``derived_from``
+    datetime : what the map shows: an instant, or (first, last), UTC where it has no zone; None for what the
+        raster's own item says, else the span of ``derived_from``
     classes : values and names of the classes of one band; the colours are those of the file's colour table
     band : which one, from 1
     model : that made the map. Where it has an item of its own, the map's item is derived from it, as the MLM extension
@@ -97,7 +97,12 @@ def stac_item(
     Raises
     ------
     SourceError
-        for what is no single raster file, and where no time is known
+        for what is no single raster file, where no time is known, and a path that cannot be written
+
+    Notes
+    -----
+    The item is not validated here: ``item.validate()`` fetches the schemas of the extensions from the internet. Items
+    of this shape were held against STAC 1.1, processing 1.2, MLM 1.5.2 and classification's unreleased 2.0.
     """
     found = single(raster, "stac_item(raster)")
     if not isinstance(found, str):
@@ -105,7 +110,9 @@ def stac_item(
     item = next(iter(rasters(found)))
     item.id = Path(item.id).name
     sources = list(derived_from)
-    _date(item, datetime, [source for source in sources if isinstance(source, pystac.Item)])
+    own = [raster] if isinstance(raster, pystac.Item) else [] if isinstance(raster, str | os.PathLike) else [*raster]
+    dated = [each for each in own if _times(each)] or [each for each in sources if isinstance(each, pystac.Item)]
+    _date(item, datetime, dated)
     asset = next(iter(item.assets.values()))
     with rasterio.open(found) as file:
         if file.driver == "GTiff" and file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG":
@@ -261,12 +268,8 @@ def _process(item: pystac.Item, model: Model | None, lineage: str | None) -> Non
 
 def _written(item: pystac.Item, path: str | os.PathLike[str]) -> pystac.Item:
     """Write an item whose assets lie beside it; the file appears whole or not at all."""
-    place = Path(os.path.abspath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    item.set_self_href(os.fspath(place))
+    item.set_self_href(os.path.abspath(path))
     item.make_asset_hrefs_relative()
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as workplace:
-        draft = Path(workplace) / place.name
-        draft.write_text(json.dumps(item.to_dict(include_self_link=False), indent=1, allow_nan=False), encoding="utf-8")
-        os.replace(draft, place)
+    text = json.dumps(item.to_dict(include_self_link=False), indent=1, allow_nan=False)
+    put(path, lambda draft: draft.write_text(text, encoding="utf-8"))
     return item

@@ -86,6 +86,7 @@ class Layer:
                     "edge='pad' instead of 'shift'"
                 )
         dtype = _blended_in(answer.dtype)
+        _check_activation(found, answer, rule)
         if rule.classes and dtype.kind != "f" and answer.ndim > 2 and len(answer) > 1:
             raise MapError(f"{found} of whole numbers; classes=True takes a probability for each class, or one band")
         bands = len(answer) if answer.ndim in (1, 3) else 1
@@ -116,7 +117,7 @@ class Layer:
         """
         if answer.is_floating_point():
             answer = answer.to(getattr(torch, self.dtype))
-        if self.rule.activation == "softmax" and self.bands > 1:
+        if self.rule.activation == "softmax":
             answer = torch.softmax(answer, 0)
         elif self.rule.activation is not None:
             answer = torch.sigmoid(answer)
@@ -130,10 +131,10 @@ class Layer:
                 f"stitch(of={self.name!r}): an answer is {tuple(answer.shape)}, and the first was {self.bands} bands "
                 f"of {high} x {wide} px; a map has one form"
             )
-        mask = self._mask(valid.numpy())
+        mask: Mask = self._mask(valid.numpy())
         return values, mask & ~np.isnan(values).any(axis=0) if values.dtype.kind == "f" else mask
 
-    def _mask(self, valid: Mask) -> Mask:
+    def _mask(self, valid: Any) -> Mask:
         """Say which pixels here hold a valid one of the chip."""
         for axis, own in enumerate(self.size):
             length = valid.shape[axis]
@@ -144,7 +145,8 @@ class Layer:
                 valid = valid.reshape(shape).any(axis=axis + 1)
             else:
                 valid = valid.take((2 * np.arange(own) + 1) * length // (2 * own), axis=axis)
-        return valid
+        found: Mask = valid
+        return found
 
     def _nodata(self, kind: str) -> float:
         """Give what stands for nodata in a dtype, of which it must be a value."""
@@ -211,7 +213,7 @@ class Outcome:
             values = self._most_probable(values, covered)
         elif values.dtype.kind != "f":
             self._check_free(values, covered)
-        made = values.astype(self.dtype, copy=False)
+        made: Pixels = values.astype(self.dtype, copy=False)
         if not covered.all():
             np.copyto(made, np.dtype(self.dtype).type(self.nodata), where=~covered)
         return made
@@ -257,3 +259,12 @@ def _blended_in(dtype: torch.dtype) -> np.dtype[Any]:
         raise MapError(f"stitch: an answer is {dtype}; needed are real numbers")
     kind: np.dtype[Any] = torch.empty(0, dtype=dtype).numpy().dtype
     return np.dtype(np.uint8) if kind.kind == "b" else kind
+
+
+def _check_activation(found: str, answer: torch.Tensor, rule: Rule) -> None:
+    """Raise where there is nothing that probabilities could be made of."""
+    one = answer.ndim in (0, 2) or len(answer) == 1
+    if rule.activation is not None and not answer.is_floating_point():
+        raise MapError(f"{found} of whole numbers; activation={rule.activation!r} is of the numbers before argmax")
+    if rule.activation == "softmax" and one:
+        raise MapError(f"{found}: over one band softmax is 1 everywhere; write activation='sigmoid'")

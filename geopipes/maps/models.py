@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from geopipes.errors import StepError
 from geopipes.fingerprints import Document, value_document
 
 Model = Callable[..., Any]
@@ -74,16 +73,14 @@ def model_document(model: Model) -> Document:
     Returns
     -------
     what JSON can hold. Of a function, modules that it closes over, is bound to or names as globals count with their
-    weights; code that is imported by name counts by its name. ``weights`` are "unknown" where the model can neither
-    be taken apart nor pickled
+    weights; code that is imported by name counts by its name
+
+    Raises
+    ------
+    StepError
+        if the model can neither be taken apart nor pickled
     """
-    try:
-        document: Document = {"model": value_document(model)}
-        globals_ = {
-            name: value_document(model.__globals__[name])
-            for name in (model.__code__.co_names if isinstance(model, FunctionType) else ())
-            if hasattr(model.__globals__.get(name), "state_dict")
-        }  # fmt: skip
-    except StepError:
-        return {"model": f"{type(model).__module__}.{type(model).__qualname__}", "weights": "unknown"}
-    return document | ({"globals": globals_} if globals_ else {})
+    names = model.__code__.co_names if isinstance(model, FunctionType) else ()
+    used = {name: model.__globals__.get(name) for name in names} if isinstance(model, FunctionType) else {}
+    weights = {name: value_document(part) for name, part in used.items() if hasattr(part, "state_dict")}
+    return {"model": value_document(model), "weights": weights}

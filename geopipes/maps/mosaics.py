@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch
 
 from geopipes import fingerprints
 from geopipes.chips import Reading
-from geopipes.errors import MapError
+from geopipes.errors import MapError, SourceError, StepError
 from geopipes.loaders import Batch, Each, Op, Run, Take
 from geopipes.maps.blending import Blend, Canvas, Pixels
 from geopipes.maps.layers import Layer, Outcome, Rule
@@ -55,12 +56,14 @@ class Block:
     ----------
     sheet : its number
     done : all rows above this one are done, in pixels of the chips
+    layers : the answers
     parts : each variable with the first of its rows, and its (bands, n, x); n differs between resolutions
     position : of the first chip that is not needed any more for what is done
     """
 
     sheet: int
     done: int
+    layers: tuple[Layer, ...]
     parts: tuple[tuple[Outcome, int, Pixels], ...]
     position: int
 
@@ -97,13 +100,17 @@ class Mosaic:
     def document(self) -> fingerprints.Document:
         """Describe what decides the pixels.
 
-        Raises
-        ------
-        StepError
-            if a step's argument cannot be told from another
-        SourceError
-            if an array is neither in memory nor on dask, nor from a file
+        Returns
+        -------
+        what JSON can hold. ``unknown`` says what cannot be told from another of its kind, such as a model that cannot
+        be pickled, with a word that is never the same
         """
+        try:
+            return self._document()
+        except (SourceError, StepError) as error:
+            return {"unknown": f"{error} {uuid.uuid4()}"}
+
+    def _document(self) -> fingerprints.Document:
         rules = {name: vars(rule) | {} for name, rule in self.options.rules.items()}
         return {
             "plan": fingerprints.describe(self._source.windows),
@@ -144,7 +151,7 @@ class Mosaic:
         block = prod(op.n for op in ops[:first] if isinstance(op, Batch))
         sizes = [op.batch or BATCH for op in ops if isinstance(op, Predict)]
         breaks = self.layout.breaks(GROUP * max(sizes, default=1))
-        ops = [replace(op, breaks=breaks) if isinstance(op, Predict) else op for op in ops]
+        ops = [replace(op, breaks=breaks.tolist()) if isinstance(op, Predict) else op for op in ops]
         start = int(breaks[np.searchsorted(breaks, needed, side="right") - 1])
         if needed == len(self.layout.windows):
             start = needed
@@ -218,7 +225,7 @@ class _Stitching:
                     values, covered = canvas.close(stop)
                     parts += [(outcome, top, outcome.made(values, covered)) for outcome in outcomes]
             self._row = step
-            yield Block(self._sheet, step, tuple(parts), position)
+            yield Block(self._sheet, step, tuple(layer for layer, _ in self._layers), tuple(parts), position)
 
 
 def _chips(element: Any, of: Sequence[str], call: str) -> Iterator[tuple[int, dict[str, Any]]]:

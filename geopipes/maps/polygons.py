@@ -21,7 +21,7 @@ from geopipes.maps.components import Finder, Thing
 from geopipes.maps.filling import fill
 from geopipes.maps.ground import Ground, placed
 from geopipes.maps.strips import Layer, Raster, check_same_grid, opened, strips
-from geopipes.maps.vectors import check_writable, write_vectors
+from geopipes.maps.vectors import driver_of, write_vectors
 
 Classes = Sequence[float] | Mapping[float, str]
 Geometries = npt.NDArray[np.object_]
@@ -110,8 +110,8 @@ def polygonize(
     band : of the raster, from 1
     connectivity : 8 if pixels that share a corner alone belong together. Such an object is a MultiPolygon
     smallest : objects that cover less are left out [m2]
-    holes : holes that cover less are filled [m2], after small objects are left out: their ground belongs to the object
-        around them, and is taken from objects that lie within
+    holes : holes that cover less are filled [m2], after small objects are left out: their ground, nodata too, belongs
+        to the object around them, and objects that lie within go
     simplify : tolerance, in units of the CRS, by which outlines are simplified (Visvalingam-Whyatt, as GEOS's coverage
         simplification does it: corners whose triangle is smaller than the tolerance's square go). Neighbours keep
         their common border: no gaps, no overlaps, and no object vanishes
@@ -138,7 +138,7 @@ def polygonize(
     if smallest < 0 or holes < 0 or (simplify is not None and simplify < 0):
         raise SourceError(f"polygonize({smallest=}, {holes=}, {simplify=}): areas and tolerances are 0 or more")
     if path is not None:
-        check_writable(path)
+        driver_of(path)
     weighing: Layer | None = None
     with ExitStack() as stack:
         layer = stack.enter_context(opened(raster, band=band, what="polygonize(raster)"))

@@ -120,7 +120,11 @@ class Predict:
     def _answered(self, members: list[Element], batch: dict[str, Any]) -> Iterator[Element]:
         """Ask the model, and give its answers to the elements they are of."""
         given = {key: batch[name] for key, name in self.on.items()}
-        answers = self._checked(called(self.step.function, given, self.device, self.autocast), batch)
+        answer = self._named(called(self.step.function, given, self.device, self.autocast))
+        held = next(element for _, element in members if element is not HOLE)
+        if taken := [name for name in answer if name in held]:
+            raise TensorError(f"{self}: the model gave {taken[0]!r}, which the sample has already; write another name=")
+        answers = {name: self._fitting(name, tensor, batch) for name, tensor in answer.items()}
         answers |= {f"{name}_valid": self._valid(batch) for name in answers}
         number = 0
         for position, element in members:
@@ -131,14 +135,6 @@ class Predict:
             else:
                 yield position, element | {name: answer[number] for name, answer in answers.items()}
                 number += 1
-
-    def _checked(self, answer: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Give the answers by name, each checked."""
-        named = self._named(answer)
-        taken = [name for name in named if name in batch and name != "chip"] + [n for n in named if n == "chip"]
-        if taken:
-            raise TensorError(f"{self}: the model gave {taken[0]!r}, a name the sample has; write name= another one")
-        return {name: self._fitting(name, tensor, batch) for name, tensor in named.items()}
 
     def _named(self, answer: Any) -> dict[str, Any]:
         if isinstance(answer, Mapping):
@@ -170,10 +166,10 @@ class Predict:
                     f"{found}; needed are last axes of {height} x {width}, or of a whole part of them: crop or resize "
                     "in the model, or choose a chip size that it keeps"
                 )
-        answer = answer.cpu()
-        if answer.is_floating_point():
-            self._check_numbers(name, answer, batch)
-        return answer
+        here: torch.Tensor = answer.cpu()
+        if here.is_floating_point():
+            self._check_numbers(name, here, batch)
+        return here
 
     def _check_numbers(self, name: str, answer: torch.Tensor, batch: dict[str, Any]) -> None:
         """Raise where a chip has valid pixels and no number at all: the model cannot have been asked rightly."""

@@ -108,8 +108,8 @@ class Layout:
         whole = self.windows.cubes[sheet.cube].geobox
         (py, qy), (px, qx) = scale
         moved = whole.affine @ Affine.translation(sheet.left, sheet.top) @ Affine.scale(qx / px, qy / py)
-        shape = tuple(-(-length * p // q) for length, (p, q) in zip(sheet.shape, scale, strict=True))
-        return GeoBox(shape, moved, whole.crs)
+        height, width = sheet.shape
+        return GeoBox((-(-height * py // qy), -(-width * px // qx)), moved, whole.crs)
 
     def date(self, sheet: Sheet) -> np.datetime64 | None:
         """Give the date of a sheet; None where its chips have all dates, or the cube none."""

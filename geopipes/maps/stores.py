@@ -50,23 +50,22 @@ class Store:
         try:
             with writing(folder):
                 self._begin()
-        except BaseException:
-            self.close()
+        except MapError:
+            self._lock.close()
             raise
 
     def _begin(self) -> None:
-        run = self.folder / "run.json"
-        before = _loaded(run)
-        if before is None:
-            _replaced(run, {"version": VERSION, "document": self._document})
-            (self.folder / "done.json").unlink(missing_ok=True)
-        elif lines := differences(before, {"version": VERSION, "document": self._document}):
+        run, own = self.folder / "run.json", _own(self._document)
+        done = _loaded(self.folder / "done.json")
+        if done is None:  # nothing is kept, whoever began it
+            _replaced(run, own)
+            done = {"sheet": 0, "row": 0, "layers": []}
+        elif lines := differences(_loaded(run), own):
             shown = "\n".join(f"  {line}" for line in lines)
             raise MapError(
                 f"write: {self.folder} holds rows of another map, of a run that was ended; run that one again to "
                 f"finish it, or remove the folder to begin anew. What differs:\n{shown}"
             )
-        done = _loaded(self.folder / "done.json") or {"sheet": 0, "row": 0, "layers": []}
         self.sheet, self.row = int(done["sheet"]), int(done["row"])
         self.layers: list[Document] = done["layers"]
 
@@ -96,11 +95,13 @@ class Store:
         _replaced(self.folder / "done.json", {"sheet": sheet, "row": row, "layers": self.layers})
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder, and remove it where no other run could go on from it."""
         for file in self._files.values():
             with suppress(OSError):  # what could not be flushed is not noted as done
                 file.close()
         self._files.clear()
+        if not self._lock.closed and ("unknown" in self._document or not (self.folder / "done.json").exists()):
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
     def remove(self) -> None:
@@ -108,6 +109,7 @@ class Store:
         for file in self._files.values():
             file.close()
         self._files.clear()
+        (self.folder / "done.json").unlink(missing_ok=True)  # first: what is left is nobody's, should this be ended
         shutil.rmtree(self.folder)
         self._lock.close()
 
@@ -128,6 +130,17 @@ def writing(path: Path) -> Iterator[None]:
             f"write: {path} could not be written: {error.strerror or error}. What is done is kept in the folder "
             f"{path.name if path.suffix == '.partial' else path.parent}, and another run goes on from there"
         ) from error
+
+
+def left_behind(folder: Path, document: Document) -> bool:
+    """Say whether a run of a map that is whole was ended before it could remove its folder."""
+    if not folder.exists():
+        return False
+    return _loaded(folder / "done.json") is None or not differences(_loaded(folder / "run.json"), _own(document))
+
+
+def _own(document: Document) -> Document:
+    return {"version": VERSION, "document": document}
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -26,8 +26,8 @@ from geopipes.read.nodata import usable_nodata
 Raster = str | os.PathLike[str] | pystac.Item | xr.DataArray | Iterable[pystac.Item]
 """A path, a URL, an item, what `geopipes.rasters` gives, or an array with coordinates and a CRS."""
 
-PIXELS = 1 << 22
-"""Of a strip, about: its labels, areas and values are some 100 MB."""
+PIXELS = 1 << 21
+"""Of a strip, about, in whole blocks: its labels, areas and values are some 50 MB."""
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

@@ -1,60 +1,52 @@
-"""Polygons to files: whole, or not at all."""
+"""Polygons to files, by suffix."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import geopandas as gpd
-from pyogrio.errors import DataSourceError
 
 from geopipes.errors import SourceError
+from geopipes.maps.placing import put
 
 DRIVERS = {".parquet": "", ".geoparquet": "", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
-"""What writes a file, by its suffix."""
+"""GDAL's driver for each suffix; none for GeoParquet, which geopandas writes."""
 
 
-def check_writable(path: str | os.PathLike[str]) -> Path:
-    """Give a path to which polygons can be written, as far as its name tells.
+def driver_of(path: str | os.PathLike[str]) -> str:
+    """Give what writes a file.
 
     Raises
     ------
     SourceError
-        for a suffix of another kind, and where no folder can be
+        for a suffix that says nothing
     """
-    place = Path(path)
-    if place.suffix.lower() not in DRIVERS:
+    suffix = Path(path).suffix.lower()
+    if suffix not in DRIVERS:
         raise SourceError(f"{os.fspath(path)!r}: needed is a name that ends in {', '.join(DRIVERS)}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SourceError(f"{os.fspath(path)!r}: there can be no folder {place.parent}: {error}") from error
-    return place
+    return DRIVERS[suffix]
 
 
 def write_vectors(frame: gpd.GeoDataFrame, path: str | os.PathLike[str]) -> Path:
-    """Write polygons by the suffix of the path: GeoParquet, GeoJSON (RFC 7946) or FlatGeobuf.
-
-    The file appears whole or not at all, and takes the place of one that was there.
+    """Write polygons: GeoParquet, GeoJSON (RFC 7946) or FlatGeobuf. The file appears whole or not at all.
 
     Raises
     ------
     SourceError
-        for a suffix of another kind, and a place that cannot be written to
+        for a suffix that says nothing, and a place that cannot be written to
     """
-    place = check_writable(path)
-    driver = DRIVERS[place.suffix.lower()]
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as workplace:
-            draft = Path(workplace) / place.name
-            if not driver:
-                frame.to_parquet(draft)
-            else:
-                # GDAL brings GeoJSON to longitude and latitude, and cuts it at the antimeridian, as RFC 7946 asks.
-                options = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
-                frame.to_file(draft, driver=driver, engine="pyogrio", **options)
-            os.replace(draft, place)
-    except (OSError, DataSourceError) as error:
-        raise SourceError(f"{os.fspath(path)!r} could not be written: {error}") from error
-    return place
+    driver = driver_of(path)
+    if not driver:
+        return put(path, frame.to_parquet)
+    # GDAL brings GeoJSON to longitude and latitude, and cuts it at the antimeridian, as RFC 7946 asks.
+    options = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
+
+    def write(draft: Path) -> None:
+        # In memory first: where a disk is full when a file is closed, GDAL's drivers do not say so.
+        buffer = BytesIO()
+        frame.to_file(buffer, driver=driver, engine="pyogrio", **options)
+        draft.write_bytes(buffer.getbuffer())
+
+    return put(path, write)

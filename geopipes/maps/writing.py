@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -18,7 +18,7 @@ from geopipes.fingerprints import digest
 from geopipes.maps.cogs import MARK, Color, Look, rgba, write_cog
 from geopipes.maps.datasets import check_one_resolution
 from geopipes.maps.layers import Layer, Outcome
-from geopipes.maps.stores import Store, check_room, writing
+from geopipes.maps.stores import Store, check_room, left_behind, writing
 from geopipes.progress import Bar
 
 if TYPE_CHECKING:
@@ -94,9 +94,12 @@ def write(
     document = json.loads(json.dumps(mosaic.document()))
     mark = digest({"map": document, "look": _looked(look)})
     job = _Job(mosaic, target, look, mark, overwrite)
+    folder = target.with_name(f"{target.name.translate(str.maketrans('', '', '{}'))}.partial")
     if (there := job.finished()) is not None:
+        if left_behind(folder, document):
+            Store(folder, document).remove()
         return there
-    store = Store(target.with_name(f"{target.name.translate(str.maketrans('', '', '{}'))}.partial"), document)
+    store = Store(folder, document)
     try:
         job.make(store, progress=progress)
         written = job.put(store)
@@ -116,12 +119,7 @@ class _Job:
 
     def finished(self) -> list[Written] | None:
         """Give the files if all are there, of this very map; raise if there are others."""
-        if "name" in _places(self._target.name):
-            pass
         targets = {path: date for _, path, date in self._targets(self._expected())}
-        return None if not targets else self._there(targets)
-
-    def _there(self, targets: Mapping[Path, np.datetime64 | None]) -> list[Written] | None:
         marks = {path: _mark(path) for path in targets if path.exists()}
         others = [path for path, mark in marks.items() if mark != self._mark]
         if others and not self._overwrite:
@@ -129,11 +127,8 @@ class _Job:
                 f"write: {others[0]} is there, and holds something else than this map; write elsewhere, or "
                 "overwrite=True"
             )
-        return (
-            [Written(path, date) for path, date in targets.items()]
-            if len(marks) == len(targets) and not others
-            else None
-        )
+        whole = len(marks) == len(targets) and not others
+        return [Written(path, date) for path, date in targets.items()] if whole else None
 
     def _expected(self) -> list[str]:
         """Name the variables there will be."""
@@ -198,14 +193,13 @@ class _Job:
         try:
             for block in self._mosaic.blocks(store.sheet, store.row, layers):
                 if not checked:
-                    check_room(store.folder, self._bytes(block.parts, store))
+                    check_room(store.folder, self._bytes(block.layers, store))
                     checked = True
                 with writing(store.folder):
                     for outcome, row, pixels in block.parts:
                         store.put(block.sheet, outcome, row, pixels)
                     last = block.done == layout.sheets[block.sheet].shape[0]
-                    layers = [*{outcome.layer.name: outcome.layer for outcome, _, _ in block.parts}.values()] or layers
-                    store.note(block.sheet + last, 0 if last else block.done, layers)
+                    store.note(block.sheet + last, 0 if last else block.done, block.layers)
                 if bar is not None:
                     bar.add(max(block.position - at, 0))
                     at = max(at, block.position)
@@ -213,10 +207,10 @@ class _Job:
             if bar is not None:
                 bar.close()
 
-    def _bytes(self, parts: Any, store: Store) -> int:
+    def _bytes(self, layers: Sequence[Layer], store: Store) -> int:
         """Give the bytes of all raw pixels that are not kept yet."""
         whole = 0
-        for outcome, _, _ in parts:
+        for outcome in (outcome for layer in layers for outcome in layer.outcomes()):
             for number, sheet in enumerate(self._layout.sheets):
                 high, wide = self._layout.geobox(sheet, outcome.layer.scale).shape
                 kept = store.path(number, outcome.name)

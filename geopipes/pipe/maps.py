@@ -62,7 +62,7 @@ class MapChain(Chain[T]):
         }  # fmt: skip
         text = steps.call("stitch", **steps.given(MapChain.stitch, options))
         self._need("stream", text)
-        return Map(maps.stitch(self._value.get(), self._ops, **options, text=text), f"{self}\n    .{text}")
+        return Map(maps.stitch(self._value.get(), self._ops, **options, text=text), self)
 
 
 class Map:
@@ -71,8 +71,8 @@ class Map:
     Iterating gives its strips, each an xr.Dataset with ``valid``, of all columns and some rows.
     """
 
-    def __init__(self, mosaic: maps.Mosaic, text: str) -> None:
-        self._mosaic, self._text = mosaic, text
+    def __init__(self, mosaic: maps.Mosaic, chain: Chain[Any]) -> None:
+        self._mosaic, self._chain = mosaic, chain
 
     def __iter__(self) -> Iterator[xr.Dataset]:
         """Make the map, strip by strip."""
@@ -109,10 +109,10 @@ class Map:
         if paths[0].endswith(".zarr"):
             return openings.cubes(one)
         dates = {str(file.path): None if file.date is None else str(file.date) for file in written}
-        return openings.rasters(one, **({"datetime": dates.get} if any(dates.values()) else {}))
+        return openings.rasters(one, datetime=dates.get if any(dates.values()) else None)
 
     def __str__(self) -> str:
-        return self._text
+        return f"{self._chain}\n    .{self._mosaic.text}"
 
     __repr__ = __str__
 

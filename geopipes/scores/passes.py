@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def scores(
     """
     named = None if classes is None else named_classes(classes)
     total: Scores | None = None
-    for element in progressing(batches, name="scores") if progress else batches:
+    for element in progressing(batches, length_hint(batches) or None, "scores") if progress else batches:
         for region, values in _parts(element, prediction, label, by, named):
             part = values.scored(named, ignore)
             found = Scores(part, {} if by is None else {region: part}, by)
