@@ -1,4 +1,4 @@
-"""From aerial imagery to a map of buildings, in a minute or two on two cores, on a synthetic town, without the internet.
+"""From aerial imagery to a map of buildings, in a minute or two on two cores: a synthetic town, and no internet.
 
 A U-Net with a ResNet encoder learns the buildings of one part of the town; kept in a file and loaded again, it maps
 another. The map is cleaned, its buildings become polygons with areas, and all is held against the truth.
@@ -17,7 +17,6 @@ from resnet_unet import ResNetUNet
 
 import geopipes as gp
 from geopipes.maps import polygonize
-from geopipes.scores import scores
 from geopipes.statistics import Statistics
 from geopipes.testing import synthetic_town
 
@@ -63,7 +62,7 @@ def main(size: int, steps: int, width: int, encoder: Path | None, out: Path) -> 
     (mapped,) = gp.items([kind]).stack({"kind": "data"})
     held = imagery.stack(BANDS, groupby="solar_day", geobox=mapped.odc.geobox)
     held = held.join(gp.items([kind]), name="kind").join(label, name="truth")
-    print(scores(held.chip(128, edge="pad").read(), prediction="kind", label="truth", classes=CLASSES))
+    print(held.chip(128, edge="pad").read().scores("kind", "truth", classes=CLASSES))
     (image,) = held
     print("picture:", save_map(out / "buildings.png", image.isel(time=0), truth, found))
 

@@ -96,6 +96,20 @@ def test_the_audit_finds_the_leak_and_the_map_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "split_and_audit.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_buildings_are_learned_mapped_and_drawn(tmp_path: Path) -> None:
+    options = ["--size", 640, "--steps", 30, "--width", 16, "--out", tmp_path]
+    text = run(ROOT / "examples" / "07_buildings.py", *options)
+    before, after = figure(r"loss: ([\d.]+) before, ([\d.]+) after 30 steps", text)
+    assert 0 < after < before
+    found = gpd.read_parquet(tmp_path / "buildings.parquet")
+    assert figure(r"found: (\d+) buildings", text) == (len(found),)
+    assert found.area_m2.min() >= 12
+    assert found.probability.between(0.5, 1).all()
+    (accuracy,) = figure(r"pixels, accuracy ([\d.]+), mean IoU", text)
+    assert accuracy > 0.8
+    assert (tmp_path / "buildings.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_encoder_takes_weights_by_torchvision_s_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
     network = example("resnet_unet")

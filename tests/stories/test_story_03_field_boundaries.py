@@ -172,7 +172,8 @@ def test_memory_is_flat_as_the_area_grows_fourfold(tmp_path_factory: pytest.Temp
     large = synthetic_scenes(tmp_path_factory.mktemp("large"), dates=DATES, zones=(14,), size=512)
     folder = tmp_path_factory.mktemp("maps")
     whole = next(iter(cubes(large))).odc.geobox.boundingbox
-    peaks, strips = [], []
+    peaks: list[int] = []
+    strips: list[int] = []
     for height in (128, 128, 512):  # pixels; at first, much is imported, compiled and kept
         bounds = (whole.left, whole.top - 10 * height, whole.right, whole.top)
         plan = cubes(large, bounds=bounds).chip(96, overlap=32, edge="shift")
