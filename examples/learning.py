@@ -15,24 +15,26 @@ UNKNOWN = 255
 """Target of pixels that do not count: also the nodata of the quickstart's label."""
 
 
-def fit(model: nn.Module, batches: Sequence[Batch], *, steps: int) -> tuple[float, float]:
+def fit(model: nn.Module, batches: Sequence[Batch], *, steps: int, rate: float = 0.02) -> tuple[float, float]:
     """Train for some steps, a batch each, and give the mean loss over all batches before and after.
 
     Parameters
     ----------
     batches : ``channels`` (N, C, y, x), float32, and ``target`` (N, y, x), int64
+    steps : one for each batch, again and again
+    rate : of learning, at its highest
     """
     # On a CPU, convolutions then take about half the time; torch's types leave the option out.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = mean_loss(model, batches)
     optimizer = torch.optim.AdamW(model.parameters())
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
     model.train()
     for batch in islice(cycle(batches), steps):
         optimizer.zero_grad()
         loss(model, batch).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
-        rate.step()
+        schedule.step()
     return before, mean_loss(model, batches)
 
 

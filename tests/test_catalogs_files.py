@@ -189,3 +189,11 @@ def test_vectors_without_a_crs_are_refused(tmp_path: Path) -> None:
         vectors(frame)
     with pytest.raises(CatalogError, match=r"nowhere\.gpkg.*No such file"):
         vectors(tmp_path / "nowhere.gpkg")
+
+
+def test_what_is_no_path_is_refused() -> None:
+    item = pystac.Item("a", None, None, dt.datetime(2024, 6, 7, tzinfo=dt.UTC), {})
+    with pytest.raises(CatalogError, match=r"rasters\(Item\): a path is needed; write items\(\[item\]\)"):
+        rasters(item)  # type: ignore[arg-type]
+    with pytest.raises(CatalogError, match="rasters\\(int\\): a path is needed; write a path, a URL, or several"):
+        rasters(3)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from typing import Any
 import geopandas as gpd
 import pystac_client
 import pytest
+import torch
 
 import geopipes as gp
 from geopipes.testing import serve, synthetic_scenes
@@ -120,6 +121,57 @@ def steps(text: str) -> list[tuple[int, int, list[int]]]:
     """What the ranks said of each step: its number, the rank, its chips."""
     found = re.findall(r"^step (\d+), rank (\d+) of \d+: loss [\d.]+, chips \[(.*)\]$", text, flags=re.MULTILINE)
     return [(int(step), int(rank), [int(chip) for chip in chips.split(", ")]) for step, rank, chips in found]
+
+
+def test_buildings_are_learned_mapped_and_drawn(tmp_path: Path) -> None:
+    options = ["--size", 640, "--steps", 30, "--width", 16, "--out", tmp_path]
+    text = run(ROOT / "examples" / "07_buildings.py", *options)
+    before, after = figure(r"loss: ([\d.]+) before, ([\d.]+) after 30 steps", text)
+    assert 0 < after < before
+    found = gpd.read_parquet(tmp_path / "buildings.parquet")
+    assert figure(r"found: (\d+) buildings", text) == (len(found),)
+    assert found.area_m2.min() >= 12
+    assert found.probability.between(0.5, 1).all()
+    (accuracy,) = figure(r"pixels, accuracy ([\d.]+), mean IoU", text)
+    assert accuracy > 0.8
+    assert (tmp_path / "buildings.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_encoder_takes_weights_by_torchvision_s_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    network = example("resnet_unet")
+    for depths, parameters in (((2, 2, 2, 2), 11_176_512), ((3, 4, 6, 3), 21_284_672)):  # ResNet-18 and 34, without fc
+        encoder = network.ResNet(3, depths=depths)
+        assert sum(weights.numel() for weights in encoder.parameters()) == parameters
+        assert set(encoder.state_dict()) == torchvision_names(depths)
+    torch.manual_seed(0)
+    trained = network.ResNet(3, width=8).eval()
+    kept = {name: value for name, value in trained.state_dict().items() if "num_batches" not in name}  # as older files
+    torch.save(kept | {"fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}, tmp_path / "weights.pth")
+    grey = torch.rand(1, 1, 64, 64)
+    wanted = trained(grey.expand(-1, 3, -1, -1))
+    for bands in (3, 4, 6):  # grey looks the same, however many bands see it
+        encoder = network.ResNetUNet(bands, 2, width=8).encoder.eval()
+        encoder.load_weights(tmp_path / "weights.pth")
+        torch.testing.assert_close(encoder(grey.expand(-1, bands, -1, -1)), wanted, rtol=1e-3, atol=1e-4)
+    with pytest.raises(RuntimeError, match="size mismatch for layer4"):
+        network.ResNet(3, width=16).load_weights(tmp_path / "weights.pth")
+    assert network.ResNetUNet(4, 2, width=8)(torch.zeros(2, 4, 75, 100)).shape == (2, 2, 75, 100)
+
+
+def torchvision_names(depths: tuple[int, ...]) -> set[str]:
+    """The names of a ResNet's weights in torchvision, but for the classifier's."""
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = {"conv1.weight", *(f"bn1.{part}" for part in norm)}
+    for level, depth in enumerate(depths, 1):
+        for number in range(depth):
+            block = f"layer{level}.{number}"
+            names |= {f"{block}.conv{n}.weight" for n in (1, 2)} | {
+                f"{block}.bn{n}.{part}" for n in (1, 2) for part in norm
+            }
+            if level > 1 and number == 0:
+                names |= {f"{block}.downsample.0.weight", *(f"{block}.downsample.1.{part}" for part in norm)}
+    return names
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

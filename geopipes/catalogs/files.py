@@ -159,6 +159,9 @@ def _expand(paths: Paths) -> Iterator[str]:
         if not found:
             raise EmptySearch(f"rasters({href!r}): no file fits; it was looked for at {path}")
         yield from found
+    elif isinstance(paths, pystac.Item) or not isinstance(paths, Iterable):
+        mend = "items([item])" if isinstance(paths, pystac.Item) else "a path, a URL, or several"
+        raise CatalogError(f"rasters({type(paths).__name__}): a path is needed; write {mend}")
     elif isinstance(paths, Iterator):
         raise CatalogError(
             f"rasters({type(paths).__name__}): a generator runs out, and a pipe must be able to start again; "

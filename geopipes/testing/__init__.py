@@ -1,15 +1,19 @@
 """What tests and examples stand on: scenes made from a seed, and a STAC API for them on loopback.
 
 Nothing is downloaded. The scenes are real files (Cloud-optimized GeoTIFFs with STAC items) of a world that is
-a function of position, so what two scenes, two dates or a scene and its label say of one place agrees.
+a function of position, so what two scenes, two dates or a scene and its label say of one place agrees:
+farmland from a satellite, a town from the air.
 
 >>> scenes = synthetic_scenes(folder, seed=0)                     # doctest: +SKIP
 >>> with serve(scenes.items) as api:                              # doctest: +SKIP
 ...     pystac_client.Client.open(api.url).search(bbox=scenes.bbox).item_collection()
+>>> town = synthetic_town(folder, seed=0)                         # doctest: +SKIP
+>>> buildings = gp.vectors(town.buildings)                        # doctest: +SKIP
 """
 
 from geopipes.testing.api import LocalAPI, serve
 from geopipes.testing.scenes import Synthetic, synthetic_scenes
+from geopipes.testing.towns import Town, synthetic_town
 from geopipes.testing.world import CLASSES, LandCover
 
-__all__ = ["CLASSES", "LandCover", "LocalAPI", "Synthetic", "serve", "synthetic_scenes"]
+__all__ = ["CLASSES", "LandCover", "LocalAPI", "Synthetic", "Town", "serve", "synthetic_scenes", "synthetic_town"]

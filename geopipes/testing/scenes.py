@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pystac
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geopipes.errors import GridError
 from geopipes.testing import world
+from geopipes.testing.cogs import write_cog
 from geopipes.testing.views import CLOUD, NODATA, TILES, View, cloud_threshold, label_grid, pixel_centres
 
 COLLECTION = "synthetic-s2-l2a"
@@ -105,9 +105,9 @@ def _scene(root: Path, view: View, day: date, *, overcast: float, seed: int) -> 
     item = _item(view, day, scl, edge=edge)
     folder = root / item.id
     for band, pixels in zip(world.BANDS, bands, strict=True):
-        _write_cog(folder / f"{band}.tif", pixels, view.geobox, nodata=0, overviews="average")
+        write_cog(folder / f"{band}.tif", pixels, view.geobox, nodata=0, overviews="average")
         item.add_asset(band, _asset(folder / f"{band}.tif", view.geobox, "uint16", common_name=band))
-    _write_cog(folder / "scl.tif", scl, view.scl_geobox, nodata=NODATA, overviews="nearest")
+    write_cog(folder / "scl.tif", scl, view.scl_geobox, nodata=NODATA, overviews="nearest")
     item.add_asset("scl", _asset(folder / "scl.tif", view.scl_geobox, "uint8"))
     return item
 
@@ -165,36 +165,4 @@ def _collection(items: Sequence[pystac.Item]) -> pystac.Collection:
 def _write_label(path: Path, grid: GeoBox, *, seed: int) -> None:
     cover = world.land(*pixel_centres(grid), seed=seed).cover
     colours = {entry.value: entry.colour for entry in world.CLASSES}
-    _write_cog(path, cover, grid, nodata=255, overviews="nearest", colours=colours)
-
-
-def _write_cog(
-    path: Path,
-    pixels: NDArray[Any],
-    geobox: GeoBox,
-    *,
-    nodata: int,
-    overviews: str,
-    colours: Mapping[int, tuple[int, int, int]] | None = None,
-) -> None:
-    """Write (y, x) pixels as a Cloud-optimized GeoTIFF with overviews of factors 2 and 4."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {
-        "driver": "COG",
-        "count": 1,
-        "height": geobox.shape[0],
-        "width": geobox.shape[1],
-        "dtype": pixels.dtype.name,
-        "crs": str(geobox.crs),
-        "transform": geobox.affine,
-        "nodata": nodata,
-        "compress": "deflate",
-        "predictor": "standard",  # horizontal differencing, TIFF's predictor 2
-        "blocksize": 256,
-        "overview_count": 2,  # of itself GDAL makes none for files of 512 px and less
-        "overview_resampling": overviews,
-    }
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(pixels, 1)
-        if colours is not None:
-            file.write_colormap(1, colours)
+    write_cog(path, cover, grid, nodata=255, overviews="nearest", colours=colours)

@@ -178,6 +178,11 @@ def smooth_noise(x: Floats, y: Floats, *, seed: int, layer: str, scale: float, o
     return total
 
 
+def white_noise(columns: NDArray[np.int64], rows: NDArray[np.int64], *, seed: int, layer: str) -> Floats:
+    """Give a number of [0, 1) for each place of a lattice, independent of those around it; shapes that broadcast."""
+    return _uniform(_hashed(np.uint64(seed), layer, columns, rows))
+
+
 def _octaves(x: Floats, y: Floats, seed: int, layer: str, scale: float, octaves: int) -> Floats:
     """Give value noise at a few positions, (n,)."""
     total = np.zeros(x.shape)
