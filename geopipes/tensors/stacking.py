@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -71,12 +71,13 @@ def held_in(native: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, native)).dtype
 
 
-def spoken(layers: Sequence[Layer]) -> Spoken:
-    """Give the bands of stacked layers that ``valid`` speaks of, and whether they may be NaN."""
+def spoken(layers: Sequence[Layer], numbers: Container[str] = ()) -> Spoken:
+    """Give the bands of stacked layers that ``valid`` speaks of, and whether they may be NaN, where it is not said."""
     found: list[tuple[slice, bool]] = []
     start = 0
     for layer in layers:
         bands, floats = slice(start, start := start + layer.pixels.shape[1]), layer.pixels.dtype.kind in "fc"
+        floats = floats and layer.name not in numbers
         if not layer.joined:
             if found and found[-1] == (slice(found[-1][0].start, bands.start), floats):
                 bands = slice(found.pop()[0].start, bands.stop)  # many at once
