@@ -27,6 +27,7 @@ class Edit:
     function : of their arrays, whose axes broadcast, and of ``out``: None, or where to write the result, which may be
         the memory of the variable's own array. It writes to nothing else, and never gives back what it was given
     dtype, attrs : of the result
+    numbers : whether that is NaN nowhere but where ``valid``, where it is read, says so
     """
 
     name: str
@@ -34,6 +35,7 @@ class Edit:
     function: Callable[..., Array]
     dtype: np.dtype[Any]
     attrs: dict[str, Any]
+    numbers: bool = False
 
     def __call__(self, *arrays: Array, out: Array | None = None) -> Array:
         """Compute the variable; numbers that overflow, or are none, are no warning."""

@@ -7,6 +7,7 @@ gives the same on a chip as on the whole cube, on numpy and on dask, before or a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -47,7 +48,9 @@ def scaling(dataset: xr.Dataset, bands: str | Sequence[str], *, factor: float, o
     function = partial(_scaled, factor=np.float32(factor), offset=np.float32(offset))
     # ``valid`` comes last: that of the others is as it was.
     names = sorted(dict.fromkeys(_names(dataset, bands)), key=lambda name: name == "valid")
-    return [_floats(dataset, name, (name,), function) for name in names]
+    finite = bool(np.isfinite([factor, offset]).all())
+    edits = [_floats(dataset, name, (name,), function) for name in names]
+    return [replace(edit, numbers=finite and dataset.variables[edit.name].dtype.kind in "iu") for edit in edits]
 
 
 def normalized_difference(dataset: xr.Dataset, first: str, second: str, *, name: str) -> xr.Dataset:
@@ -148,10 +151,11 @@ def speaks(dataset: xr.Dataset, name: str) -> bool:
 def _scaled(
     values: Array, *valid: Array, spoken: Sequence[bool], factor: np.float32, offset: np.float32, out: Array | None
 ) -> Array:
-    result = blanked(into(values, FLOAT, out), valid[0] if spoken[0] else None)
+    result = into(values, FLOAT, out)
     np.multiply(result, factor, out=result)
-    np.add(result, offset, out=result)
-    return result
+    if offset != 0:
+        np.add(result, offset, out=result)
+    return blanked(result, valid[0] if spoken[0] else None)
 
 
 def _difference(first: Array, second: Array, *valid: Array, spoken: Sequence[bool], out: Array | None) -> Array:

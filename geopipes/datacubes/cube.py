@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SPATIAL = ("y", "x", "spatial_ref")
 """The coordinates that say where a window lies."""
 
-MADE = ("dataset", "footprint", "places", "reader")
+MADE = ("dataset", "footprint", "places", "reader", "_parts")
 """What a cube makes of itself when it is first asked for."""
 
 EDGE_SLACK = 1e-3

@@ -97,6 +97,6 @@ def assembled(variables: Coords, coords: Coords, indexes: Indexes) -> xr.Dataset
     """
     every = variables | coords
     sizes: dict[Any, int] = {}
-    for variable in every.values():
+    for variable in {variable.dims: variable for variable in every.values()}.values():
         sizes.update(zip(variable.dims, variable.shape, strict=True))
     return xr.Dataset._construct_direct(every, set(coords), sizes, indexes=indexes)

@@ -17,6 +17,7 @@ from geopipes.datacubes.places import Places, assembled
 from geopipes.errors import SourceError
 from geopipes.read.engines import dataset as laid_out
 from geopipes.read.reader import Block, Reader
+from geopipes.read.scratch import scratch
 from geopipes.read.sources import Stack
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ class StackCube(Cube):
         for name, dtype, band in [*kinds, ("valid", np.dtype(bool), {})]:
             sizes = time | band | {"y": height, "x": width}
 
-            read = partial(self._block, name)
+            read = partial(self._read, name)
             arrays[name] = LazyVariable(tuple(sizes), tuple(sizes.values()), dtype, read).lazy
         return laid_out(self.stack, arrays)
 
-    def _block(self, name: str, bounds: dict[str, slice]) -> Array:
+    def _read(self, name: str, bounds: dict[str, slice]) -> Array:
         """Read a block of one variable."""
         window = Window(bounds["y"], bounds["x"], bounds.get("time"))
         values: Array = self.read(window, (name,))[name].values
@@ -84,7 +85,8 @@ class StackCube(Cube):
         window, names : as for every cube
         chip : a coordinate of that name; to add it later would cost as much as the Dataset
         """
-        return self._laid_out(window, self.pixels(window, names), names, {} if chip is None else {"chip": chip})
+        block = self.pixels(window, names, into=self._block(window))
+        return self._laid_out(window, block, names, {} if chip is None else {"chip": chip})
 
     def pixels(self, window: Window, names: tuple[str, ...] | None = None, into: Block | None = None) -> Block:
         """Read a window as arrays: all variables of one dtype are one array (time, channel, y, x), NaN where not valid.
@@ -102,6 +104,16 @@ class StackCube(Cube):
                 if dtype.kind == "f" and not block.complete:
                     np.copyto(pixels, np.nan, where=~block.valid[:, None])
         return block
+
+    def _block(self, window: Window) -> Block:
+        """Make a block for a window, to be kept but for ``ok``: memory that has just been used is near."""
+        sides = (window.rows.stop - window.rows.start, window.cols.stop - window.cols.start)
+        steps = len(self._steps(window))
+        pixels, ok = {}, {}
+        for dtype, bands in self.reader.bands.items():
+            shape = (steps, bands, *sides)
+            pixels[dtype], ok[dtype] = np.empty(shape, dtype), scratch(f"{dtype} ok", shape, bool)
+        return Block(pixels, ok, np.empty((steps, *sides), bool))
 
     def keys(self, window: Window) -> list[Any]:
         """Name the tiles of a window."""
@@ -121,19 +133,25 @@ class StackCube(Cube):
         self, window: Window, block: Block, names: tuple[str, ...] | None, more: dict[str, xr.Variable]
     ) -> xr.Dataset:
         """Make a Dataset of a window's arrays, and of coordinates more."""
-        whole = self.dataset.variables
-        untimed = self.stack.times is None
         arrays: dict[str, xr.Variable] = {}
-        for variable in self.stack.variables:
-            if names is None or variable.name in names:
-                data = block.pixels[variable.dtype][:, self.reader.channels[variable.name]]
-                data = data[:, 0] if variable.labels is None else data
-                like = whole[variable.name]
-                arrays[variable.name] = xr.Variable(like.dims, data[0] if untimed else data, like.attrs, fastpath=True)
-        valid = block.valid[0] if untimed else block.valid
-        arrays["valid"] = xr.Variable(whole["valid"].dims, valid, fastpath=True)
+        for name, dtype, channels, like in self._parts:
+            if names is None or name in names:
+                arrays[name] = xr.Variable(like.dims, block.pixels[dtype][channels], like.attrs, fastpath=True)
+        valid = block.valid[0] if self.stack.times is None else block.valid
+        arrays["valid"] = xr.Variable(self.dataset.variables["valid"].dims, valid, fastpath=True)
         coords, indexes = self.places.of(window)
         return assembled(arrays, coords | more, indexes)
+
+    @cached_property
+    def _parts(self) -> list[tuple[str, np.dtype[Any], tuple[int | slice, ...], xr.Variable]]:
+        """Say of each variable where it lies in a block, and what it is like."""
+        date = 0 if self.stack.times is None else slice(None)
+        found: list[tuple[str, np.dtype[Any], tuple[int | slice, ...], xr.Variable]] = []
+        for variable in self.stack.variables:
+            channels = self.reader.channels[variable.name]
+            place: tuple[int | slice, ...] = (date, channels.start if variable.labels is None else channels)
+            found.append((variable.name, variable.dtype, place, self.dataset.variables[variable.name]))
+        return found
 
     def place(self, window: Window) -> xr.Dataset:
         """Give the coordinates of a window."""

@@ -96,6 +96,11 @@ class Program:
         return {edit.name for edit in self.edits}
 
     @cached_property
+    def numbers(self) -> set[str]:
+        """The variables that are NaN nowhere but where they are not valid, by the last edit of each."""
+        return {name for name, sure in {edit.name: edit.numbers for edit in self.edits}.items() if sure}
+
+    @cached_property
     def read(self) -> set[str]:
         """The variables that edits read."""
         return {one for edit in self.edits for one in edit.reads if isinstance(one, str)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,7 +40,7 @@ def stacked(
     -------
     (time or 1, band, y, x), and (time or 1, y, x) bool that tells what is measured; None where all are joined
     """
-    native = stored_dtype(name, {layer.name: layer.pixels.dtype for layer in layers}, dtype)
+    native = stored_dtype(name, tuple((layer.name, layer.pixels.dtype) for layer in layers), dtype)
     dates = max(layers, key=lambda layer: layer.timed).pixels.shape[0]
     size = layers[0].pixels.shape[2:]
     with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
@@ -71,12 +71,13 @@ def held_in(native: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, native)).dtype
 
 
-def spoken(layers: Sequence[Layer]) -> Spoken:
-    """Give the bands of stacked layers that ``valid`` speaks of, and whether they may be NaN."""
+def spoken(layers: Sequence[Layer], numbers: Container[str] = ()) -> Spoken:
+    """Give the bands of stacked layers that ``valid`` speaks of, and whether they may be NaN, where it is not said."""
     found: list[tuple[slice, bool]] = []
     start = 0
     for layer in layers:
         bands, floats = slice(start, start := start + layer.pixels.shape[1]), layer.pixels.dtype.kind in "fc"
+        floats = floats and layer.name not in numbers
         if not layer.joined:
             if found and found[-1] == (slice(found[-1][0].start, bands.start), floats):
                 bands = slice(found.pop()[0].start, bands.stop)  # many at once
@@ -122,13 +123,16 @@ def filled(
     return pixels
 
 
-def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch.dtype | None) -> np.dtype[Any]:
+@lru_cache(maxsize=64)
+def stored_dtype(
+    name: str, variables: tuple[tuple[str, np.dtype[Any]], ...], dtype: torch.dtype | None
+) -> np.dtype[Any]:
     """Choose the NumPy dtype that a tensor is stacked in: one pass, no detour through float64.
 
     Parameters
     ----------
     name : of the tensor, for errors
-    variables : their dtypes
+    variables : their names and dtypes
     dtype : of the tensor; None for what NumPy promotes the variables to
 
     Raises
@@ -136,7 +140,7 @@ def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch
     TensorError
         for a dtype that would change values other than by rounding, or that torch does not have
     """
-    given = list(variables.values())
+    given = [kind for _, kind in variables]
     try:
         native = np.result_type(*given).newbyteorder("=")
         held_in(native)
@@ -150,7 +154,7 @@ def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch
     # NumPy has no bfloat16 and no float8: torch makes those of float32.
     numpy_has = not dtype.is_floating_point or dtype in (torch.float16, torch.float32, torch.float64)
     native = torch.empty(0, dtype=dtype if numpy_has else torch.float32).numpy().dtype
-    for variable, kind in variables.items():
+    for variable, kind in variables:
         # Floats may round (0.1 in float32, 2**24 + 1 too); whole numbers never lose their ends or fractions.
         if not np.can_cast(kind, native, "same_kind" if native.kind in "fc" else "safe"):
             raise TensorError(
@@ -160,6 +164,7 @@ def stored_dtype(name: str, variables: Mapping[str, np.dtype[Any]], dtype: torch
     return native
 
 
+@lru_cache(maxsize=64)
 def checked_fill(name: str, fill: float, native: np.dtype[Any]) -> np.generic:
     """Give ``fill`` in the tensor's own dtype."""
     if native.kind == "b":

@@ -25,6 +25,9 @@ from geopipes.tensors.targets import Target, canonical, targets
 
 BOOL = np.dtype(bool)
 
+EVERYWHERE = np.ones((1, 1, 1, 1), bool)
+"""``valid`` of a chip that is valid everywhere: looked at by each edit, which takes long for all its pixels."""
+
 Place = tuple[torch.Tensor, Array]
 """Where a tensor of a sample is written to: the tensor, and its array."""
 
@@ -182,7 +185,7 @@ class Maker:
                 complete = block.complete
             for name, dtype, channels in self._views[i]:
                 arrays[name] = block.pixels[dtype][:, channels]
-            arrays.setdefault("valid", block.valid[:, None])
+            arrays.setdefault("valid", EVERYWHERE if block.complete else block.valid[:, None])
         return arrays, complete
 
     def _place(self, windows: Windows, position: int, window: Window) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def targets(
     found: list[Target] = []
     for name, given in tensors.items():
         layers = [cut.layer(name, variable) for variable in ([given] if isinstance(given, str) else given)]
-        timed, told = any(layer.timed for layer in layers), spoken(layers)
+        timed, told = any(layer.timed for layer in layers), spoken(layers, program.numbers)
         asked = dtype.get(name) if isinstance(dtype, Mapping) else dtype
-        stored = stored_dtype(name, {layer.name: layer.pixels.dtype for layer in layers}, asked)
+        stored = stored_dtype(name, tuple((layer.name, layer.pixels.dtype) for layer in layers), asked)
         written = held_in(stored)
         ends = [*accumulate(layer.pixels.shape[1] for layer in layers)]
         whole = _whole(program, layers, stored)
