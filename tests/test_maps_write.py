@@ -23,6 +23,7 @@ import torch
 import xarray as xr
 from affine import Affine
 from map_making import CLASSES, Smooth, identity, raster, samples
+from rasterio.enums import ColorInterp
 
 import geopipes as gp
 from geopipes.errors import MapError
@@ -93,6 +94,18 @@ def test_classes_with_names_and_colors(tmp_path: Path) -> None:
         assert file.overviews(1) == []
         assert file.compression is None
         np.testing.assert_array_equal(file.read(1), values)
+
+
+def test_names_and_colors_are_of_classes_and_not_of_their_probability(tmp_path: Path) -> None:
+    chips = samples(raster((60, 50)), 32, edge="pad").predict(Smooth())
+    map = chips.stitch(activation="softmax", classes=True, probability=True)
+    map.write(tmp_path / "{name}.tif", classes=NAMES, colors=COLORS)  # type: ignore[arg-type]
+    with rasterio.open(tmp_path / "prediction.tif") as file:
+        assert "CLASSES" in file.tags(1)
+        assert file.colorinterp == (ColorInterp.palette,)
+    with rasterio.open(tmp_path / "prediction_probability.tif") as file:
+        assert "CLASSES" not in file.tags(1)
+        assert (file.dtypes, file.colorinterp) == (("float32",), (ColorInterp.gray,))
 
 
 def test_several_bands(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
@@ -81,6 +81,8 @@ def write_cog(path: Path, raw: Path, outcome: Outcome, geobox: GeoBox, look: Loo
     MapError
         for what GDAL says
     """
+    if outcome.probability:
+        look = replace(look, classes=None, colors=None)  # these are of the classes beside it
     if look.colors and outcome.dtype not in ("uint8", "uint16"):
         raise MapError(f"write(colors=...): {outcome.name!r} is {outcome.dtype}, and colors are of uint8 or uint16; "
                        "write stitch(classes=True)")  # fmt: skip
