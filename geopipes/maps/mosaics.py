@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 GROUP = 16
 """Batches after which a run may go on as another one began: so many are asked about again, at most."""
 
-AHEAD = 2
-"""Elements that the model is ahead of blending."""
+AHEAD = 2 * BATCH
+"""Elements that the model is ahead of blending: where these are samples, all of the next batch, so that the model need
+not wait for each of them to be taken."""
 
 
 @dataclass(frozen=True)
