@@ -30,7 +30,7 @@ WIDE, HIGH = 2048, 4096
 TIMES = 16
 """How many times as high the larger one is."""
 
-SETTLED = 3
+SETTLED = 6
 """Times that the smaller map is written: by then threads have the memory that they keep."""
 
 CACHE = 4 * 10**6

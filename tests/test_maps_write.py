@@ -226,10 +226,11 @@ def test_nothing_is_left_behind_of_a_run_that_made_nothing(tmp_path: Path) -> No
     with pytest.raises(RuntimeError):
         chips.predict(Failing(0)).stitch().write(tmp_path / "map.tif")
     assert os.listdir(tmp_path) == []
-    (tmp_path / "map.tif.partial").mkdir()  # of one that was ended before it could note anything
-    (tmp_path / "map.tif.partial" / "0-prediction.raw").write_bytes(b"x" * 10**6)
-    chips.predict(Smooth()).stitch().write(tmp_path / "map.tif")
-    assert os.listdir(tmp_path) == ["map.tif"]
+    for name in ("map.tif", "map.zarr"):
+        (tmp_path / f"{name}.partial").mkdir()  # of one that was ended before it could note anything
+        (tmp_path / f"{name}.partial" / "0-prediction.raw").write_bytes(b"x" * 10**6)
+        chips.predict(Smooth()).stitch(nodata=float("nan")).write(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["map.tif", "map.zarr"]
 
 
 def test_a_model_that_cannot_be_told_from_another_begins_anew(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class Mosaic:
             return {"unknown": f"{error} {uuid.uuid4()}"}
 
     def _document(self) -> fingerprints.Document:
-        rules = {name: vars(rule) | {} for name, rule in self.options.rules.items()}
+        rules = {name: fingerprints.value_document(vars(rule)) for name, rule in self.options.rules.items()}
         return {
             "plan": fingerprints.describe(self._source.windows),
             "steps": [_document(op) for op in self._ops],

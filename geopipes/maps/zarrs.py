@@ -50,9 +50,10 @@ def write_zarr(
         coords["time"] = dates[0]
     xr.Dataset(coords=coords, attrs={"geopipes_map": mark}).to_zarr(path, zarr_format=3, mode="w", consolidated=False)
     group = zarr.open_group(path, mode="r+")
+    height, width = geobox.shape
     for outcome in outcomes:
-        files = [np.memmap(raw[outcome.name], outcome.dtype, "r").reshape(geobox.shape[0], outcome.bands, -1)
-                 for _, raw in sheets]  # fmt: skip
+        raw = (height, outcome.bands, width)
+        files = [np.memmap(paths[outcome.name], outcome.dtype, "r", shape=raw) for _, paths in sheets]
         lead = ([("time", len(files), 1)] if timed else []) + (
             [("band", outcome.bands, 1)] if outcome.bands > 1 else []
         )
