@@ -210,7 +210,7 @@ def test_the_readme_s_chains_build_without_a_network() -> None:
 
 
 def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
-    loader, choosing, _, mapping, profile = BLOCKS[2:7]
+    loader, choosing, _, mapping, _, profile = BLOCKS[2:8]
     script = tmp_path / "readme.py"
     script.write_text(loader, encoding="utf-8")
     chips, batches = figure(r"(\d+) chips in (\d+) batches", run(script))
