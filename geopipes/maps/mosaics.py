@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 GROUP = 16
 """Batches after which a run may go on as another one began: so many are asked about again, at most."""
 
-AHEAD = 2 * BATCH
-"""Elements that the model is ahead of blending: where these are samples, all of the next batch, so that the model need
-not wait for each of them to be taken."""
+AHEAD = 2
+"""Batches that the model is ahead of blending: it need not wait for each sample of one to be taken."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class Mosaic:
         run = self._run(needed)
         stitching = _Stitching(self, sheet, row, layers)
         places = layout.places(run.position)
-        elements: Any = Ahead(run, AHEAD)
+        elements: Any = Ahead(run, AHEAD * (1 if any(isinstance(op, Batch) for op in self._ops) else self._asked))
         try:
             for element in elements:
                 for chip, answers in _chips(element, self.options.of, self.text):
@@ -145,13 +144,17 @@ class Mosaic:
         finally:
             elements.close()
 
+    @property
+    def _asked(self) -> int:
+        """How many samples the model is asked about at once."""
+        return max((op.batch or BATCH for op in self._ops if isinstance(op, Predict)), default=1)
+
     def _run(self, needed: int) -> Run:
         """Begin a run that has what it needs from a position on, in the batches that any other run makes of it."""
         ops = [replace(op, breaks=()) if isinstance(op, Predict) else op for op in self._ops]
         first = next((i for i, op in enumerate(ops) if isinstance(op, Predict)), len(ops))
         block = prod(op.n for op in ops[:first] if isinstance(op, Batch))
-        sizes = [op.batch or BATCH for op in ops if isinstance(op, Predict)]
-        breaks = self.layout.breaks(GROUP * max(sizes, default=1))
+        breaks = self.layout.breaks(GROUP * self._asked)
         ops = [replace(op, breaks=breaks.tolist()) if isinstance(op, Predict) else op for op in ops]
         start = int(breaks[np.searchsorted(breaks, needed, side="right") - 1])
         if needed == len(self.layout.windows):

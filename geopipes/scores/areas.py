@@ -223,7 +223,7 @@ def _design(sample: pd.DataFrame, reference: str) -> pd.DataFrame:
         absent = int(sample[reference].isna().sum())
         raise ScoreError(
             f"area_estimates: {absent} of {len(sample)} places have no {reference!r}; what could not be seen "
-            " is not missing at random: look these places up, or state what they are"
+            "is not missing at random: look these places up, or state what they are"
         )
     groups = sample.groupby("stratum")
     if (groups[list(DESIGN[1:])].nunique(dropna=False) != 1).any(axis=None) or sample[list(DESIGN)].isna().any(
