@@ -177,7 +177,7 @@ def test_memory_is_flat_as_the_area_grows_fourfold(tmp_path_factory: pytest.Temp
     for height in (128, 128, 512):  # pixels; at first, much is imported, compiled and kept
         bounds = (whole.left, whole.top - 10 * height, whole.right, whole.top)
         plan = cubes(large, bounds=bounds).chip(96, overlap=32, edge="shift")
-        drawn = samples(plan, cache=0).predict(Seasons(), batch=4).stitch(activation="softmax")
+        drawn = samples(plan, cache=0).predict(Seasons(), batch=1).stitch(activation="softmax")
         tracemalloc.start()
         drawn.write(folder / f"{len(peaks)}.tif")
         peaks.append(tracemalloc.get_traced_memory()[1])
