@@ -40,7 +40,7 @@ _doubted: set[str] = set()
 _lock = Lock()
 
 
-class _Told(Session):
+class _Told(Session):  # type: ignore[misc]  # rasterio ships no types
     """What `storage` was told, as rasterio takes it: credentials it takes from a session alone."""
 
     def __init__(self, options: dict[str, str]) -> None:
@@ -110,12 +110,17 @@ def network(href: str, **more: str) -> AbstractContextManager[object]:
     """
     location = located(href)
     if location is None:
-        return rasterio.Env(**SANE | more) if far(href) else nullcontext()
+        return _environment({}, SANE | more) if far(href) else nullcontext()
     check_fork()
     options = SANE | more
     if location.gdal in _doubted:
         options["CPL_VSIL_CURL_NON_CACHED"] = location.gdal
-    return rasterio.Env(_Told(gdal_options(location, options_of(location))), **options)
+    return _environment(gdal_options(location, options_of(location)), options)
+
+
+def _environment(told: dict[str, str], options: dict[str, str]) -> AbstractContextManager[object]:
+    environment: AbstractContextManager[object] = rasterio.Env(_Told(told), **options)
+    return environment
 
 
 def doubt(href: str) -> None:
