@@ -34,7 +34,7 @@ def far(found: Found) -> Iterator[Bar]:
             f"{name} {_each(found, f'far cold {name}', 'requests') or 0:.3g}" for name in ("rasterio", engine)
         )
         note = found.why(key) or f"{ms((engine, mine), ('rasterio', theirs))}; requests a scene: {each}"
-        yield Bar("far", f"scenes never opened, {engine}: times faster than rasterio", ratio(theirs, mine), asked, note)
+        yield Bar("far", f"scenes never opened, {engine}: times faster than rasterio", ratio(theirs, mine), least, note)
     steady = [one for one in found.results.get("far steady", ()) if "failed" not in one]
     if steady:
         (few, first), (many, last) = steady[0]["marks"].items()
