@@ -22,6 +22,9 @@ from geopipes.meters import metering
 IDENTITY = ("spatial_ref", "chip")
 """Scalar coordinates that say where and which a chip is; a step that drops them gets them back."""
 
+ADDRESS = " object at 0x"
+"""What Python prints of objects that have no text of their own."""
+
 LONGEST_ARGUMENT = 60
 """Characters of an argument that a printed chain shows; longer ones are cut in the middle."""
 
@@ -187,6 +190,8 @@ def argument(value: Any) -> str:
         text = repr(os.fspath(value))
     else:
         text = repr(value) if not isinstance(value, xr.Dataset) else "<xr.Dataset>"
+        if ADDRESS in text:  # of an object that does not print itself: it says nothing, and changes from run to run
+            text = f"<{type(value).__name__}>"
     text = " ".join(text.split())
     if len(text) > LONGEST_ARGUMENT:
         half = LONGEST_ARGUMENT // 2
