@@ -317,14 +317,28 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Any) -> None:
         one.close()
         damage(path)
         with pytest.warns(CacheWarning, match=r"a\.sqlite is damaged \(.*\): it was moved to a\.sqlite\.damaged"):
-            two = Store(path, 10 * MB)
-            found = [two.get(number) for number in range(20)]
-            two.put(data(3), 3)
-            two.flush()
+            found = _searched(path)
+        two = Store(path, 10 * MB)
         assert all(bytes_ in (None, data(number)) for number, bytes_ in enumerate(found))
         assert two.get(3) == data(3)
         two.close()
         assert files(tmp_path) == ["a.sqlite", "a.sqlite.damaged"]
+
+
+def _searched(path: Path) -> list[bytes | None]:
+    """Look for all that was kept, and keep one anew."""
+    store = Store(path, 10 * MB)
+    found = [store.get(number) for number in range(20)]
+    store.put(data(3), 3)
+    store.close()
+    return found
+
+
+def _read_and_kept(store: Store) -> None:
+    for number in range(100):
+        assert store.get(number) in (None, data(number))
+        store.put(data(number), number)
+    store.flush()
 
 
 def test_damage_in_the_middle_of_a_run(tmp_path: Path) -> None:
@@ -336,10 +350,7 @@ def test_damage_in_the_middle_of_a_run(tmp_path: Path) -> None:
     sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)").connection.close()
     _torn(path)
     with pytest.warns(CacheWarning, match="is damaged"):
-        for number in range(100):
-            assert one.get(number) in (None, data(number))
-            one.put(data(number), number)
-        one.flush()
+        _read_and_kept(one)
     assert all(one.get(number) == data(number) for number in range(90, 100))
     one.close()
 
@@ -486,8 +497,8 @@ def test_another_process_that_writes_for_long_is_no_error(tmp_path: Path, monkey
     other = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     assert store.get("name") == b"x"
+    store.put(b"y", "other")
     with pytest.warns(CacheWarning, match="database is locked.*nothing more is kept there"):
-        store.put(b"y", "other")
         store.flush()
     other.execute("COMMIT")
     other.close()
