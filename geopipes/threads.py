@@ -27,7 +27,12 @@ GLANCE = 0.02
 
 
 def in_order(
-    work: Callable[[int], R], positions: Iterable[int], threads: int, together: int = 1
+    work: Callable[[int], R],
+    positions: Iterable[int],
+    threads: int,
+    together: int = 1,
+    *,
+    leave: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, R]]:
     """Give (position, what ``work`` made of it) in the order of the positions, worked on by threads.
 
@@ -41,6 +46,7 @@ def in_order(
     threads : that work
     together : results that whoever takes them needs before there is anything to do, as those of a batch: it sleeps
         until they are all there, as waking it for each costs as much as to read a small chip
+    leave : called when it is over, before threads are waited for: breaks off what they wait for
     """
     shift = _Shift(work, positions, IN_FLIGHT * threads)
     # Daemons, as others would be waited for at exit before anybody tells them that it is over; ``end`` does, and waits.
@@ -49,7 +55,7 @@ def in_order(
         for number in range(max(1, min(threads, length_hint(positions, threads))))
     ]
     anchor = _Anchor()
-    end = finalize(anchor, _ended, shift, workers)
+    end = finalize(anchor, _ended, shift, workers, leave)
     for worker in workers:
         worker.start()
     try:
@@ -151,9 +157,10 @@ def _outcome(work: Callable[[int], R], position: int) -> tuple[R | None, BaseExc
         return None, error
 
 
-def _ended(shift: _Shift[Any], workers: Sequence[Thread]) -> None:
+def _ended(shift: _Shift[Any], workers: Sequence[Thread], leave: Callable[[], None]) -> None:
     """End a shift, and wait for its workers."""
     shift.end()
+    leave()
     until = monotonic() + PATIENCE
     for worker in workers:
         while worker.is_alive() and worker is not current_thread() and not collecting():

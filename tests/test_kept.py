@@ -334,6 +334,11 @@ def _searched(path: Path) -> list[bytes | None]:
     return found
 
 
+def _kept(store: Store, data: bytes, name: str) -> None:
+    store.put(data, name)
+    store.flush()
+
+
 def _read_and_kept(store: Store) -> None:
     for number in range(100):
         assert store.get(number) in (None, data(number))
@@ -497,9 +502,8 @@ def test_another_process_that_writes_for_long_is_no_error(tmp_path: Path, monkey
     other = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     assert store.get("name") == b"x"
-    store.put(b"y", "other")
     with pytest.warns(CacheWarning, match="database is locked.*nothing more is kept there"):
-        store.flush()
+        _kept(store, b"y", "other")
     other.execute("COMMIT")
     other.close()
     assert (store.get("name"), store.get("other")) == (b"x", None)

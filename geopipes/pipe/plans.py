@@ -35,6 +35,9 @@ READING_THREADS = 8
 CACHE = 1 << 30
 """Bytes of decoded tiles that a process keeps: 250 stacks of 512 x 512 px with eight 16-bit bands."""
 
+REQUESTS = 64
+"""Requests in flight: at 40 ms each 1,600 a second, more than two cores decode."""
+
 
 class Plan(Pipe[T]):
     """Chips that are planned and not read: what chooses and orders stands here alone.
@@ -270,7 +273,7 @@ class Plan(Pipe[T]):
         text = steps.call("shard", rank, ranks, **steps.given(orders.shard, {"tail": tail}))
         return self._whole(text, lambda windows: orders.shard(windows, rank, ranks, tail=tail))
 
-    def read(self, *, threads: int = READING_THREADS, cache: int = CACHE) -> Pipe[T]:
+    def read(self, *, threads: int = READING_THREADS, cache: int = CACHE, requests: int = REQUESTS) -> Pipe[T]:
         """Read the chips, in the plan's order, several in flight: from here on pixels move.
 
         One-to-one steps that follow run on the reading threads. A read that fails raises a `ReadError` that names
@@ -280,14 +283,20 @@ class Plan(Pipe[T]):
         ----------
         threads : that read; twice as many chips are in memory at most
         cache : bytes of decoded tiles that the process keeps, for all its pipes; chips that are near each other in
-            the plan are then made of tiles that are there. Each worker process of a loader has as many
+            the plan are then made of tiles that are there. Each worker process of a loader has as many. Of tiles in
+            stores an eighth as many bytes, compressed, may be there beside them, fetched ahead
+        requests : in flight at a time, where files lie in stores: the plan tells what is needed next, and the latency
+            hides behind the decoding of what is there. For each host or bucket, `geopipes.storage` sets a bound for
+            all pipes together
         """
+        if requests < 1:
+            raise StepError(f"read(requests={requests}): at least one request is in flight")
         if threads < 1:
             raise StepError(f"read(threads={threads}): at least one thread reads")
         if cache < 0:
             raise StepError(f"read(cache={cache}): give bytes, 0 or more")
-        text = steps.call("read", **steps.given(Plan.read, {"threads": threads, "cache": cache}))
-        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache)))
+        text = steps.call("read", **steps.given(Plan.read, {"threads": threads, "cache": cache, "requests": requests}))
+        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache, requests=requests)))
 
 
 def _typed(index: slice) -> str:

@@ -19,6 +19,8 @@ from geopipes.errors import EmptySearch, NotGeoreferenced, ReadError, SourceErro
 from geopipes.read.bands import Bands, Place, unknown, wanted
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
+from geopipes.read.stores import StoreError
+from geopipes.read.stores.gdal import open_header
 from geopipes.threads import mapped
 
 OPENED_AT_ONCE = 16
@@ -112,10 +114,8 @@ def file_header(href: str, *, name: str | None = None) -> Header:
         it holds no bands (subdatasets, a vector file)
     """
     name = href if name is None else name
-    # Listing a remote folder for sidecar files costs more than the header itself.
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"} if "://" in href else {}
     try:
-        with rasterio.Env(**options), rasterio.open(href) as file:
+        with open_header(href) as file:
             _check_georeferenced(file, name)
             if file.count == 0:
                 found = ", ".join(file.subdatasets) or "nothing"
@@ -129,7 +129,7 @@ def file_header(href: str, *, name: str | None = None) -> Header:
             )
     except NotGeoreferencedWarning as error:  # rasterio's, where warnings are errors
         raise _not_georeferenced(name, NOTHING) from error
-    except RasterioError as error:
+    except (RasterioError, StoreError) as error:
         raise ReadError(f"{name}: the header could not be read: {str(error).replace(href, name)}") from error
 
 
