@@ -78,7 +78,7 @@ def test_a_file_has_one_name_however_it_is_signed(signed: str, plain: str) -> No
 
 
 def test_headers_are_found_again_in_another_process(cache: Path) -> None:
-    here = Head(b"II*\0" + data(1), 12345, '"etag"')
+    here = Head(b"II*\0" + data(1), 12345, '"etag"', ((70_000, data(2)), (200_000, b"")))
     assert kept.head("https://a/b.tif") is None
     kept.keep_head("https://a/b.tif?token=1", here)
     assert kept.head("https://a/b.tif?token=2") == here
@@ -91,7 +91,7 @@ def test_headers_are_found_again_in_another_process(cache: Path) -> None:
         "print(head.size, head.etag, len(head.data), kept.head('https://a/c.tif'), kept.head('https://a/d.tif'))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == f"12345 \"etag\" {len(here.data)} Head(data=b'', size=0, etag=None) None\n"
+    assert out.stdout == f"12345 \"etag\" {len(here.data)} Head(data=b'', size=0, etag=None, more=()) None\n"
     assert out.stderr == ""
     kept.forget_head("https://a/b.tif")
     assert kept.head("https://a/b.tif") is None
@@ -134,18 +134,12 @@ def test_headers_that_cannot_be_kept_are_no_error(tmp_path: Path, monkeypatch: p
 def test_tiles_are_kept_where_a_run_says_so(tmp_path: Path) -> None:
     def run(folder: Path, expected: bytes | None) -> None:
         with kept.tiles(folder, 10 * MB) as store:
-            token = kept.current.set(store)
-            try:
-                assert kept.tile("https://a/b.tif", "v", 100, 5) == expected
-                kept.keep_tile("https://a/b.tif?token=1", "v", 100, b"bytes")
-                assert kept.tile("https://a/b.tif?token=2", "v", 100, 5) == b"bytes"
-                assert kept.tile("https://a/b.tif", "w", 100, 5) is None
-                assert kept.tile("https://a/b.tif", "v", 101, 5) is None
-            finally:
-                kept.current.reset(token)
+            assert kept.tile(store, "https://a/b.tif", "v", 100, 5) == expected
+            kept.keep_tile(store, "https://a/b.tif?token=1", "v", 100, b"bytes")
+            assert kept.tile(store, "https://a/b.tif?token=2", "v", 100, 5) == b"bytes"
+            assert kept.tile(store, "https://a/b.tif", "w", 100, 5) is None
+            assert kept.tile(store, "https://a/b.tif", "v", 101, 5) is None
 
-    assert kept.tile("https://a/b.tif", "v", 100, 5) is None
-    kept.keep_tile("https://a/b.tif", "v", 100, b"bytes")
     run(tmp_path / "one", None)
     run(tmp_path / "one", b"bytes")
     run(tmp_path / "two", None)
@@ -463,7 +457,6 @@ def test_a_forked_process_has_files_of_its_own(cache: Path, tmp_path: Path) -> N
 
 
 def _in_fork(disk: str) -> None:
-    assert kept.current.get() is None
     assert kept.head("https://a/b.tif") == Head(b"x", 1, None)
     kept.keep_head("https://a/c.tif", Head(b"x", 1, None))
     kept.flush()

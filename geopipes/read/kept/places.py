@@ -10,7 +10,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 
@@ -24,10 +23,6 @@ VARIABLE = "GEOPIPES_CACHE"
 
 HEADS = 2**30
 """Bytes of disk for headers: 40,000 files or so."""
-
-current: ContextVar[Store | None] = ContextVar("disk", default=None)
-"""Where the run that this thread works for keeps tiles."""
-
 
 _lock = Lock()
 _heads: dict[Path, Store | None] = {}
@@ -81,6 +76,25 @@ def tiles(disk: str | os.PathLike[str], budget: int) -> Iterator[Store]:
             _end()
 
 
+@contextmanager
+def keeping(disk: str | os.PathLike[str] | None, budget: int) -> Iterator[Store | None]:
+    """Keep headers while a run lasts, and tiles where it says so; at its end all is written.
+
+    Parameters
+    ----------
+    disk, budget : as `tiles` takes them; None to keep no tiles
+    """
+    try:
+        if disk is None:
+            yield None
+        else:
+            with tiles(disk, budget) as store:
+                yield store
+    finally:
+        if not collecting():
+            flush()
+
+
 def flush() -> None:
     """Wait until all headers that are kept are written."""
     for store in [*_heads.values()]:
@@ -130,7 +144,6 @@ def _leave() -> None:
     _heads.clear()
     _tiles.clear()
     _ended.clear()
-    current.set(None)
 
 
 def _tried(path: Path) -> Store | None:
