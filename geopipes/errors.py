@@ -122,3 +122,7 @@ class ShiftedGrids(UserWarning):
 
 class EmptyBatch(UserWarning):
     """All elements of a batch were refused; it is left out."""
+
+
+class CacheWarning(UserWarning):
+    """A cache on disk that is damaged or cannot be used; the run goes on without what it held."""

@@ -17,7 +17,7 @@ from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.meters import WAITING, timed
-from geopipes.read import ahead
+from geopipes.read import ahead, kept
 from geopipes.read.draws import current
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
@@ -82,6 +82,8 @@ class Reading:
     cache : bytes of decoded tiles that are kept
     needed : pixels around each chip that steps after read need
     requests : in flight at a time, for bytes in stores
+    disk : the folder in which bytes of stores are kept; None for none
+    disk_budget : bytes of disk for them
     """
 
     windows: Windows
@@ -89,6 +91,8 @@ class Reading:
     cache: int
     needed: int = 0
     requests: int = ahead.REQUESTS
+    disk: str | None = None
+    disk_budget: int = 0
 
     def needing(self, step: Step) -> Reading:
         """Reckon with the margin of a step after read.
@@ -121,9 +125,10 @@ class Reading:
         """
         margin = self.windows.margin if loads is None else 0
         loads = loads or load
-        fetched = ahead.Fetching(requests=self.requests, budget=self.cache // AHEAD)
-        with shared(self.cache).expecting() as uses, closing(fetched):
-            yield Loading(partial(loads, self.windows), Outlook(self.windows, positions, uses, fetched, margin))
+        with kept.keeping(self.disk, self.disk_budget) as disk, shared(self.cache).expecting() as uses:
+            fetched = ahead.Fetching(requests=self.requests, budget=self.cache // AHEAD, disk=disk)
+            with closing(fetched):
+                yield Loading(partial(loads, self.windows), Outlook(self.windows, positions, uses, fetched, margin))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from geopipes.datacubes.elsewhere import ReprojectedCube
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import InputsCube, JoinedCube
 from geopipes.errors import SourceError
-from geopipes.fingerprints.values import dataset_document, hashed, step_document, unsigned
+from geopipes.fingerprints.values import dataset_document, hashed, step_document
 from geopipes.fingerprints.words import Document, digest
+from geopipes.read.hrefs import unsigned
 from geopipes.steps import Step
 
 if TYPE_CHECKING:

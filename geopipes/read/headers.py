@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -22,6 +21,7 @@ from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
 from geopipes.read.stores import StoreError
 from geopipes.read.stores.gdal import open_header
+from geopipes.threads import mapped
 
 OPENED_AT_ONCE = 16
 """Threads that open headers: they wait on the network, for about 3 round trips each."""
@@ -166,8 +166,7 @@ def _headers(
                 missing[index, key] = None
             else:
                 known[index, key] = stated
-    with ThreadPoolExecutor(OPENED_AT_ONCE, "geopipes-headers") as pool:
-        known |= zip(missing, pool.map(read, missing), strict=True)
+    known |= zip(missing, mapped(read, [*missing], OPENED_AT_ONCE), strict=True)
     return [{name: known[index, place.asset] for name, place in each.items()} for index, each in enumerate(places)]
 
 

@@ -10,11 +10,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
+from geopipes.read import kept
 from geopipes.read.ahead.pieces import LONGEST, Call, Job, Key, Piece, Queue, State
 from geopipes.threads import collecting
 
 if TYPE_CHECKING:
     from geopipes.read.files.afar import FarFile
+    from geopipes.read.kept import Store
 
 Wanted = tuple["FarFile", int, int]
 """Bytes of a file: where they begin, and how many."""
@@ -34,10 +36,12 @@ class Fetching:
     ----------
     requests : in flight at most: as many threads
     budget : bytes held of what is fetched ahead; what somebody waits for is fetched whatever is held
+    disk : where bytes are looked for before they are fetched, and kept once they were decoded; None for nowhere
     """
 
-    def __init__(self, *, requests: int, budget: int) -> None:
-        self._requests, self._budget = requests, budget
+    def __init__(self, *, requests: int, budget: int, disk: Store | None = None) -> None:
+        self._requests, self._budget, self._disk = requests, budget, disk
+        self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
         self._work = Condition(self._lock)
         self._pieces: dict[Key, Piece] = {}
@@ -117,6 +121,12 @@ class Fetching:
                     self._begin()
                 settled = piece.settled = piece.settled or Event()
             settled.wait()
+
+    def keep(self, file: FarFile, offset: int) -> None:
+        """Keep bytes on disk that were taken, if they came from the store."""
+        data = self._fresh.pop((file, offset), None)
+        if data is not None and self._disk is not None:
+            kept.keep_tile(self._disk, file.name, file.version, offset, bytes(data))
 
     def call(self, functions: Iterable[tuple[Hashable, Callable[[], object]]]) -> list[Event]:
         """Have functions called that wait for the network, each by its name once at a time; errors are not looked at.
@@ -198,6 +208,8 @@ class Fetching:
         job = piece.job
         assert job is not None
         data: memoryview = job.data[piece.start - job.start : piece.stop - job.start]
+        if self._disk is not None and piece.start not in job.kept:
+            self._fresh[piece.file, piece.start] = data
         self._leave(piece)
         if piece.uses <= 0:
             self._pieces.pop((piece.file, piece.start), None)
@@ -252,15 +264,41 @@ class Fetching:
 
     def _fetch(self, job: Job) -> None:
         error: BaseException | None = None
+        requests = size = 0
         try:
-            job.data = job.file.fetch(job.start, job.stop)
+            there = self._looked_up(job)
+            missing = [piece for piece in job.pieces if piece.start not in there]
+            if not there:
+                requests = 1
+                job.data = job.file.fetch(job.start, job.stop)
+                size = job.stop - job.start
+            else:
+                whole = bytearray(job.stop - job.start)
+                if missing:
+                    start, stop = missing[0].start, max(piece.stop for piece in missing)
+                    requests = 1
+                    whole[start - job.start : stop - job.start] = job.file.fetch(start, stop)
+                    size = stop - start
+                for start, data in there.items():
+                    whole[start - job.start : start - job.start + len(data)] = data
+                job.data, job.kept = memoryview(whole), frozenset(there)
         except BaseException as raised:
             error = raised
         with self._lock:
-            self._sent[0] += 1
-            self._sent[1] += 0 if error else job.stop - job.start
+            self._sent[0] += requests
+            self._sent[1] += size
             for piece in job.pieces:
                 self._arrived(piece, error)
+
+    def _looked_up(self, job: Job) -> dict[int, bytes]:
+        """Give what of a request lies on disk, by where it begins."""
+        if self._disk is None:
+            return {}
+        found = {
+            piece.start: kept.tile(self._disk, job.file.name, job.file.version, piece.start, piece.stop - piece.start)
+            for piece in job.pieces
+        }
+        return {start: data for start, data in found.items() if data is not None}
 
     def _arrived(self, piece: Piece, error: BaseException | None) -> None:
         if error is None and self._pieces.get((piece.file, piece.start)) is piece:

@@ -6,11 +6,11 @@ import imagecodecs
 import numpy as np
 
 from geopipes.meters import AFAR, timed
-from geopipes.read.ahead import fetching
+from geopipes.read.ahead import current, fetching
 from geopipes.read.files.bycog import CogFile, Tiles
 from geopipes.read.files.layouts import Array, File, Layout
 from geopipes.read.sources import Source
-from geopipes.read.stores import Head, Location, StoreError, forget, get
+from geopipes.read.stores import Head, Location, StoreError, forget, get, name_of
 
 
 class FarFile(CogFile):
@@ -19,6 +19,7 @@ class FarFile(CogFile):
     Attributes
     ----------
     location : where it lies, signed
+    name, version : by which its bytes are kept on disk
     """
 
     afar = True
@@ -30,7 +31,7 @@ class FarFile(CogFile):
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
         self._tiles, self.location, self._size = tiles, location, head.size
-        self._etag = head.etag
+        self._etag, self.version, self.name = head.etag, head.version, name_of(location)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -60,6 +61,11 @@ class FarFile(CogFile):
                 forget(self.location)
             raise
         return memoryview(data)
+
+    def _read_stored(self, tiles: Tiles, index: int, wanted: list[tuple[int, int]], out: Array) -> None:
+        super()._read_stored(tiles, index, wanted, out)
+        if (fetched := current.get()) is not None:
+            fetched.keep(self, int(tiles.offsets[index]))  # as its bytes made sense
 
     def _fetch(self, offset: int, count: int) -> Array | None:
         if count == 0:

@@ -16,6 +16,7 @@ from geopipes.errors import ForkError, SourceError
 from geopipes.read.stores.faults import StoreError, classified
 from geopipes.read.stores.locations import Location
 from geopipes.read.stores.options import CONNECT_TIMEOUT, TIMEOUT, Options, config_of, options_of
+from geopipes.threads import afar
 
 KEPT = 64
 """Stores that are kept open: each holds connections, and a signature of its own is a store of its own."""
@@ -49,7 +50,7 @@ def get(location: Location, start: int, stop: int, *, etag: str | None = None) -
     asked: dict[str, Any] = {"range": (start, stop)} | ({} if etag is None else {"if_match": etag})
     try:
         store = opened(location, options)
-        with slot(location, options):
+        with afar(), slot(location, options):
             answer = obstore.get(store, location.path, options=asked)
             meta: dict[str, Any] = {**answer.meta}
             data = answer.bytes()

@@ -11,10 +11,12 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.session import Session
 
+from geopipes.read.kept import Head
 from geopipes.read.stores.clients import check_fork
-from geopipes.read.stores.heads import Head, head
+from geopipes.read.stores.heads import head
 from geopipes.read.stores.locations import located
 from geopipes.read.stores.options import CONNECT_TIMEOUT, TIMEOUT, gdal_options, options_of
+from geopipes.threads import afar
 
 SANE = {
     # Listing a remote folder for sidecar files costs more than a chip.
@@ -108,14 +110,19 @@ def network(href: str, **more: str) -> AbstractContextManager[object]:
     ForkError
         this process is a fork of one that used the network
     """
-    location = located(href)
-    if location is None:
-        return rasterio.Env(**SANE | more) if far(href) else nullcontext()
-    check_fork()
-    options = SANE | more
-    if location.gdal in _doubted:
-        options["CPL_VSIL_CURL_NON_CACHED"] = location.gdal
-    return rasterio.Env(_Told(gdal_options(location, options_of(location))), **options)
+    return _network(href, more) if far(href) else nullcontext()
+
+
+@contextmanager
+def _network(href: str, more: dict[str, str]) -> Iterator[None]:
+    location, options, session = located(href), SANE | more, None
+    if location is not None:
+        check_fork()
+        session = _Told(gdal_options(location, options_of(location)))
+        if location.gdal in _doubted:
+            options["CPL_VSIL_CURL_NON_CACHED"] = location.gdal
+    with afar(), rasterio.Env(session, **options):
+        yield
 
 
 def doubt(href: str) -> None:
