@@ -103,7 +103,7 @@ def test_scale_gives_physical_numbers() -> None:
     scaled = pixels.scale(example(), "red", factor=1e-4, offset=-0.1)
     np.testing.assert_allclose(scaled["red"].values, [[[-0.09, -0.1, np.nan]]], rtol=1e-6)
     assert scaled["red"].dtype == np.float32
-    assert scaled["red"].attrs == {}
+    assert scaled["red"].attrs == {"scaled": True}
     assert scaled["nir"].attrs == {"nodata": 0}
 
 

@@ -17,7 +17,8 @@ from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import Cubes
 from geopipes.datacubes.lazies import cropped
 from geopipes.errors import SourceError, StatisticsError, UnknownBand
-from geopipes.normalizing import layers, measured, named
+from geopipes.normalizing import layers, named
+from geopipes.pixels.variables import measured
 from geopipes.progress import progressing
 from geopipes.statistics.results import Statistics, merge
 from geopipes.statistics.summaries import Summary
