@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -29,27 +30,19 @@ CLASSES = frozenset(
 """Names of bands that hold classes or bits, in lower case: of Sentinel-2, Landsat, HLS and land cover."""
 
 
-class Pixels(Protocol):
-    """An xr.Variable, an xr.DataArray: what has a dtype and attributes."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
-
-    @property
-    def attrs(self) -> Mapping[Any, Any]:
-        """What is known of them."""
-
-
-def is_categorical(name: str, variable: Pixels) -> bool:
+def is_categorical(name: str, dtype: np.dtype[Any], attrs: Mapping[Any, Any] = MappingProxyType({})) -> bool:
     """Say whether a variable holds classes or flags, whose mean has no meaning.
 
     Only whole numbers and booleans do. Of these the attribute ``categorical`` decides where it is there: `stack` sets
     it where an item states ``classification:classes``, ``classification:bitfields`` or ``file:values``. Else CF's
     ``flag_values``, ``flag_masks`` and ``flag_meanings`` do, or else the name: `CLASSES`, in any case.
+
+    Parameters
+    ----------
+    name, dtype, attrs : of the variable
     """
-    if variable.dtype.kind not in "biu":
+    if dtype.kind not in "biu":
         return False
-    if CATEGORICAL in variable.attrs:
-        return bool(variable.attrs[CATEGORICAL])
-    return variable.dtype.kind == "b" or any(flag in variable.attrs for flag in FLAGS) or name.lower() in CLASSES
+    if CATEGORICAL in attrs:
+        return bool(attrs[CATEGORICAL])
+    return dtype.kind == "b" or any(flag in attrs for flag in FLAGS) or name.lower() in CLASSES

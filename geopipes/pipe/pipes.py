@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from geopipes.normalizing import How
     from geopipes.pipe import plans
     from geopipes.read.bands import Bands
+    from geopipes.read.scales import Rescale
     from geopipes.statistics import Statistics
 else:
     catalogs, chips, datacubes, loaders, normalizing, pixels, plans, statistics_of, steps, tensors = (
@@ -215,14 +216,15 @@ class Pipe(CubeChain[T], PixelChain[T], MapChain[T], ResultChain[T]):
         resampling: str | PerBand = "nearest",
         dtype: str | PerBand | None = None,
         nodata: float | PerBand | None = None,
+        rescale: Rescale = False,
         engine: Engine = "window",
         headers: Literal["item", "file"] = "item",
     ) -> Pipe[xr.Dataset]:
         """Stack items to lazy cubes on a common grid: see `geopipes.datacubes.stack`."""
         options: dict[str, Any] = {
             "resolution": resolution, "crs": crs, "bounds": bounds, "geobox": geobox, "like": like,
-            "groupby": groupby, "resampling": resampling, "dtype": dtype, "nodata": nodata, "engine": engine,
-            "headers": headers,
+            "groupby": groupby, "resampling": resampling, "dtype": dtype, "nodata": nodata, "rescale": rescale,
+            "engine": engine, "headers": headers,
         }  # fmt: skip
         text = steps.call("stack", bands, **steps.given(datacubes.stack, options))
         self._need("items", text)

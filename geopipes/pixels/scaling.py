@@ -62,7 +62,7 @@ def scaling(
                 f"scale({name!r}): it was scaled before, by stack(rescale=...) or scale(...); leave one of them "
                 "out, or write scale(..., again=True) for a change of units"
             )
-        if is_categorical(name, variable):
+        if is_categorical(name, variable.dtype, variable.attrs):
             raise StepError(f"scale({name!r}): it holds classes, which are no numbers to be scaled; leave it out")
         edit = floats(dataset, name, (name,), function, {**variable.attrs, SCALED: True})
         edits.append(replace(edit, numbers=finite and variable.dtype.kind in "iu"))
@@ -100,7 +100,7 @@ def decibels(dataset: xr.Dataset, bands: str | Sequence[str]) -> list[Edit]:
         variable = dataset.variables[name]
         if str(variable.attrs.get("units", "")).lower() == DECIBEL.lower():
             raise StepError(f"to_decibel({name!r}): its units are dB already; leave this step out")
-        if is_categorical(name, variable):
+        if is_categorical(name, variable.dtype, variable.attrs):
             raise StepError(f"to_decibel({name!r}): it holds classes; leave it out")
         edits.append(floats(dataset, name, (name,), _decibels, {**variable.attrs, SCALED: True, "units": DECIBEL}))
     return edits
