@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from geopipes.pipe.chain import Chain
@@ -37,6 +37,18 @@ class PixelChain(Chain[T]):
         """Add a normalized difference such as the NDVI: see `geopipes.pixels.normalized_difference`."""
         return self._pixels(pixels.normalized_difference, first, second, name=name)
 
+    def spectral_index(
+        self: Datasets,
+        names: str | Sequence[str],
+        *,
+        bands: Mapping[str, str] | None = None,
+        platform: str | None = None,
+        **constants: float,
+    ) -> Datasets:
+        """Add spectral indices by name, as spyndex knows them: see `geopipes.pixels.spectral_index`."""
+        options: dict[str, Any] = {"bands": bands, "platform": platform, **constants}
+        return self._pixels(pixels.spectral_index, names, **options)
+
     def mask_values(self: Datasets, band: str, values: Sequence[float]) -> Datasets:
         """Declare pixels not valid by the values of a band: see `geopipes.pixels.mask_values`."""
         return self._pixels(pixels.mask_values, band, values)
@@ -57,6 +69,20 @@ class PixelChain(Chain[T]):
     def mask(self: Datasets, where: str | Callable[[xr.Dataset], xr.DataArray], *, dilate: int = 0) -> Datasets:
         """Declare pixels not valid where a variable or a function says so: see `geopipes.pixels.mask`."""
         return self._pixels(pixels.mask, where, margin=dilate, dilate=dilate)
+
+    def slope(self: Datasets, elevation: str, *, name: str = "slope") -> Datasets:
+        """Add how steep the ground is; needs a margin of 1 px: see `geopipes.pixels.slope`."""
+        return self._pixels(pixels.slope, elevation, margin=1, name=name)
+
+    def aspect(self: Datasets, elevation: str, *, name: str = "aspect") -> Datasets:
+        """Add where slopes face; needs a margin of 1 px: see `geopipes.pixels.aspect`."""
+        return self._pixels(pixels.aspect, elevation, margin=1, name=name)
+
+    def hillshade(
+        self: Datasets, elevation: str, *, azimuth: float = 315.0, altitude: float = 45.0, name: str = "hillshade"
+    ) -> Datasets:
+        """Add how brightly the sun shines; needs a margin of 1 px: see `geopipes.pixels.hillshade`."""
+        return self._pixels(pixels.hillshade, elevation, margin=1, azimuth=azimuth, altitude=altitude, name=name)
 
     # What the methods share.
 

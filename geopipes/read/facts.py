@@ -36,7 +36,7 @@ def facts(name: str, items: Sequence[pystac.Item], places: Sequence[Place]) -> d
     if own and own != name:
         attrs["band"] = own
     platforms = {platform(item) for item in items} - {""}
-    if platforms and common:
+    if platforms and all(band.get("common_name") or band.get("name") for band in bands):
         attrs["platform"] = ", ".join(sorted(platforms))
     if all(classified(item, place.asset, band) for item, place, band in zip(items, places, bands, strict=True)):
         attrs[CATEGORICAL] = True
@@ -64,5 +64,6 @@ def _band(item: pystac.Item, place: Place) -> dict[str, Any]:
 
 def _one(stated: Iterable[Any]) -> str | None:
     """Give what all state alike; None where they do not."""
-    found = set(map(str, (word for word in stated if word is not None)) if not isinstance(stated, set) else stated)
-    return found.pop() if len(found) == 1 else None
+    found = set(stated)
+    one = found.pop() if len(found) == 1 else None
+    return None if one is None else str(one)

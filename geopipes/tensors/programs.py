@@ -22,6 +22,7 @@ TOLD: Mapping[Callable[..., Any], Callable[..., list[Edit]]] = {
     pixels.scale: pixels.scaling,
     pixels.normalized_difference: pixels.differencing,
     pixels.to_decibel: pixels.decibels,
+    pixels.spectral_index: pixels.indexing,
     pixels.mask_values: pixels.masking,
     pixels.mask_clouds: pixels.clouding,
     normalizing.normalize: normalizing.normalization,
