@@ -11,6 +11,9 @@ import numpy as np
 STALE = ("nodata", "_FillValue", "missing_value", "scale_factor", "add_offset", "valid_min", "valid_max", "valid_range")
 """Attributes of stored pixels that no longer hold once their values are changed."""
 
+UNITS = "units"
+"""The attribute that no longer holds either once values are scaled, or brought to a common scale."""
+
 SCALED = "scaled"
 """The attribute of variables whose numbers are physical ones: scale and offset were applied."""
 
@@ -33,16 +36,17 @@ CLASSES = frozenset(
 def is_categorical(name: str, dtype: np.dtype[Any], attrs: Mapping[Any, Any] = MappingProxyType({})) -> bool:
     """Say whether a variable holds classes or flags, whose mean has no meaning.
 
-    Only whole numbers and booleans do. Of these the attribute ``categorical`` decides where it is there: `stack` sets
-    it where an item states ``classification:classes``, ``classification:bitfields`` or ``file:values``. Else CF's
-    ``flag_values``, ``flag_masks`` and ``flag_meanings`` do, or else the name: `CLASSES`, in any case.
+    Only whole numbers do: the mean of booleans is a share. The attribute ``categorical`` decides where it is
+    there: `stack` sets it where an item states ``classification:classes``, ``classification:bitfields`` or
+    ``file:values``. Else CF's ``flag_values``, ``flag_masks`` and ``flag_meanings`` do, or else the name: `CLASSES`, in
+    any case.
 
     Parameters
     ----------
     name, dtype, attrs : of the variable
     """
-    if dtype.kind not in "biu":
+    if dtype.kind not in "iu":
         return False
     if CATEGORICAL in attrs:
         return bool(attrs[CATEGORICAL])
-    return dtype.kind == "b" or any(flag in attrs for flag in FLAGS) or name.lower() in CLASSES
+    return any(flag in attrs for flag in FLAGS) or name.lower() in CLASSES

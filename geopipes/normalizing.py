@@ -11,7 +11,7 @@ import xarray as xr
 
 from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StatisticsError, UnknownBand
-from geopipes.kinds import STALE
+from geopipes.kinds import STALE, UNITS
 from geopipes.pixels.variables import told_by
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _normalization(dataset: xr.Dataset, variable: str, name: str, statistics: St
         for column in (near, centre - near, width)
     ]
     valid, nodata = told_by(dataset, variable)
-    kept = {key: value for key, value in values.attrs.items() if key not in STALE}
+    kept = {key: value for key, value in values.attrs.items() if key not in (*STALE, UNITS)}
     reads: list[str | xr.Variable] = [variable, *scales, *(["valid"] if valid else [])]
     return Edit(variable, tuple(reads), partial(_normalized, nodata=nodata), np.dtype(np.float32), kept)
 

@@ -11,11 +11,11 @@ import xarray as xr
 
 from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StepError
-from geopipes.kinds import SCALED, is_categorical
+from geopipes.kinds import SCALED, UNITS, is_categorical
 from geopipes.pixels.variables import FLOAT, floats, known
 
 DECIBEL = "dB"
-"""What ``units`` says of decibels."""
+"""The units of decibels."""
 
 
 def scale(
@@ -64,7 +64,8 @@ def scaling(
             )
         if is_categorical(name, variable.dtype, variable.attrs):
             raise StepError(f"scale({name!r}): it holds classes, which are no numbers to be scaled; leave it out")
-        edit = floats(dataset, name, (name,), function, {**variable.attrs, SCALED: True})
+        attrs = {key: value for key, value in variable.attrs.items() if key != UNITS}
+        edit = floats(dataset, name, (name,), function, attrs | {SCALED: True})
         edits.append(replace(edit, numbers=finite and variable.dtype.kind in "iu"))
     return edits
 
@@ -98,11 +99,11 @@ def decibels(dataset: xr.Dataset, bands: str | Sequence[str]) -> list[Edit]:
     edits = []
     for name in dict.fromkeys(known(dataset, bands)):
         variable = dataset.variables[name]
-        if str(variable.attrs.get("units", "")).lower() == DECIBEL.lower():
+        if str(variable.attrs.get(UNITS, "")).lower() == DECIBEL.lower():
             raise StepError(f"to_decibel({name!r}): its units are dB already; leave this step out")
         if is_categorical(name, variable.dtype, variable.attrs):
             raise StepError(f"to_decibel({name!r}): it holds classes; leave it out")
-        edits.append(floats(dataset, name, (name,), _decibels, {**variable.attrs, SCALED: True, "units": DECIBEL}))
+        edits.append(floats(dataset, name, (name,), _decibels, {**variable.attrs, SCALED: True, UNITS: DECIBEL}))
     return edits
 
 

@@ -114,7 +114,8 @@ def _terrain(dataset: xr.Dataset, elevation: str, name: str, formula: Formula, c
             f"{call}({elevation!r}): it holds {variable.dtype} of classes; an elevation in metres is needed"
         )
     width, height = _spacing(dataset, call)
-    heights = xr.where(measured(dataset, elevation), dataset[elevation].astype(DOUBLE), np.nan).variable
+    there = measured(dataset, elevation).variable
+    heights: Any = xr.apply_ufunc(_told, variable, there, dask="parallelized", output_dtypes=[DOUBLE])
     east, north = (
         over_neighbours(heights, partial(_rise, axis=axis), margin=MARGIN, dtype=DOUBLE) / spacing
         for axis, spacing in ((1, width), (0, height))
@@ -122,6 +123,10 @@ def _terrain(dataset: xr.Dataset, elevation: str, name: str, formula: Formula, c
     result = formula(east, north).astype(FLOAT)
     result.attrs = {"units": "1" if call == "hillshade" else "degree"}
     return dataset.assign({name: result})
+
+
+def _told(heights: Array, there: Array) -> Array:
+    return np.where(there, heights.astype(DOUBLE), np.nan)
 
 
 def _rise(heights: Array, *, axis: int) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,16 @@ def floats(
     name: str,
     reads: Sequence[str],
     function: Callable[..., Array],
-    attrs: dict[str, Any] | None = None,
+    attrs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Edit:
-    """Tell of float32 made of some variables, each with what of ``valid`` speaks of it."""
-    if attrs is None:
-        attrs = dataset.variables[name].attrs if name in dataset else {}
+    """Tell of float32 made of some variables, each with what of ``valid`` speaks of it.
+
+    Parameters
+    ----------
+    dataset : that holds them
+    name, reads, function : of the edit
+    attrs : of the result, but those of stored pixels
+    """
     kept = {key: value for key, value in attrs.items() if key not in STALE}
     spoken = [speaks(dataset, read) for read in reads]
     given = (*reads, "valid") if any(spoken) else tuple(reads)
