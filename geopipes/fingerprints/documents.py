@@ -63,7 +63,7 @@ def describe(windows: Windows, *, chips: bool = True) -> Document:
     Returns
     -------
     what JSON can hold: ``version``, ``size``, ``margin``, ``dates``, ``cubes`` (grids; rasters as their number and a
-    hash of their unsigned hrefs, bands, grids, dtypes and nodata), ``steps`` and ``chips``
+    hash of their unsigned hrefs, bands, grids, dtypes, nodata and scales), ``steps`` and ``chips``
     """
     document: Document = {
         "version": VERSION,
@@ -156,6 +156,7 @@ def _variable(variable: Variable) -> Document:
         "rasters": len(rasters),
         "first": unsigned(rasters[0].href) if rasters else None,
         "sha256": hashlib.sha256(listed).hexdigest(),
+        "attrs": dict(variable.attrs),  # by which steps know a band
     }
 
 
@@ -166,7 +167,8 @@ def _nodata(nodata: float | None) -> float | str | None:
 
 def _raster(source: Source) -> list[Any]:
     grid = list(_grid(source.geobox).values())
-    return [unsigned(source.href), list(source.bands), grid, str(source.dtype), _nodata(source.nodata)]
+    scaled = [] if source.scale is None else [list(source.scale)]
+    return [unsigned(source.href), list(source.bands), grid, str(source.dtype), _nodata(source.nodata), *scaled]
 
 
 def _steps(cube: Cube) -> list[Document]:
