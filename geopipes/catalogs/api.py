@@ -115,7 +115,9 @@ def search(
     except Exception as cause:  # pystac-client raises bare Exception for a wrong limit or query
         raise CatalogError(f"search({url!r}): {type(cause).__name__}: {cause}{_advice(cause)}") from cause
     items, dropped = unique(read_item(document, where=url) for document in documents)
-    return Scenes(items, region=region, modifier=modifier, duplicates=dropped)
+    return Scenes(
+        items, region=region, modifier=modifier, duplicates=dropped, searched=found.get_parameters().get("datetime")
+    )
 
 
 def _advice(cause: Exception) -> str:

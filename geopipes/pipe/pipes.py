@@ -13,6 +13,7 @@ from geopipes.pipe.cubes import CubeChain, Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.maps import MapChain
 from geopipes.pipe.results import ResultChain
+from geopipes.pipe.series import SeriesChain
 
 if TYPE_CHECKING:
     import pystac
@@ -53,7 +54,7 @@ SEVERAL = object()
 """Stands for the modifier of a union whose parts have different ones."""
 
 
-class Pipe(CubeChain[T], MapChain[T], ResultChain[T]):
+class Pipe(CubeChain[T], SeriesChain[T], MapChain[T], ResultChain[T]):
     """A chain of steps over elements of one type: items, Datasets, samples, batches.
 
     Immutable: every method gives a new pipe. Lazy: a search runs once, when its items are first needed, and is
@@ -319,7 +320,7 @@ class Pipe(CubeChain[T], MapChain[T], ResultChain[T]):
         """Add a step: recorded on what is not read yet, run element by element afterwards."""
         if self._kind == "stream":
             done = self._op(loaders.Each(step))
-            if step.margin:
+            if step.margin or step.all_dates:
                 done._value = Lazy(lambda: _needing(self._value.get(), step))
             return done
         return self._whole(str(step), lambda value: value.map(step))
@@ -344,5 +345,5 @@ def _tensor(pipe: Pipe[Any], options: dict[str, Any]) -> Pipe[dict[str, Any]]:
 
 
 def _needing(source: Any, step: steps.Step) -> Any:
-    """Reckon with a step's margin where chips carry one."""
+    """Reckon with a step's margin where chips carry one, and with the dates that they hold."""
     return source.needing(step) if isinstance(source, chips.Reading) else source
