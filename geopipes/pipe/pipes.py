@@ -300,11 +300,16 @@ class Pipe(CubeChain[T], SeriesChain[T], MapChain[T], ResultChain[T]):
         fill: float | None,
         dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
         time_axis: bool = True,
+        length: int | Mapping[str, int] | None = None,
+        doy: bool = False,
         columns: str | Sequence[str] = (),
         **tensors: str | Sequence[str],
     ) -> Pipe[dict[str, Any]]:
         """Make samples of loaded chips, dicts of named tensors: see `geopipes.tensors.tensor`."""
-        options = {"fill": fill, "dtype": dtype, "time_axis": time_axis, "columns": columns, **tensors}
+        options = {
+            "fill": fill, "dtype": dtype, "time_axis": time_axis, "length": length, "doy": doy, "columns": columns,
+            **tensors,
+        }  # fmt: skip
         return _tensor(cast("Pipe[Any]", self), options)
 
     # What the methods share.
