@@ -41,6 +41,7 @@ class Step:
     args, kwargs : the other arguments
     margin : pixels beyond the window that the function needs on every side, in pixels of the (first) input
     local_in_time : whether each date of the result depends on that date alone
+    all_dates : whether the function must see all dates of a cube, and never some of them
     draws : whether the function takes random numbers, as ``rng=``
     """
 
@@ -50,6 +51,7 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     local_in_time: bool = False
+    all_dates: bool = False
     draws: bool = False
 
     def __str__(self) -> str:

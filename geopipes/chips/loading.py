@@ -95,13 +95,16 @@ class Reading:
     disk_budget: int = 0
 
     def needing(self, step: Step) -> Reading:
-        """Reckon with the margin of a step after read.
+        """Reckon with the margin of a step after read, and with the dates it must see.
 
         Raises
         ------
         MarginTooSmall
             if the steps together need more pixels than the chips carry
+        StepError
+            if the step must see all dates, and the chips hold some
         """
+        self.windows.check_dates(step)
         needed = self.needed + step.margin
         self.windows.check_margin(step, sum(s.margin for s in self.steps) + needed)
         return replace(self, needed=needed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pystac
 
 from geopipes import grids
 from geopipes.catalogs import Scenes
-from geopipes.datacubes.arranging import PerBand, stacked, stated, step_key, touching, variable
+from geopipes.datacubes.arranging import PerBand, searched, stacked, stated, step_key, touching, variable
 from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.stackcube import StackCube
@@ -102,9 +103,10 @@ def stack(
         resolution=resolution, crs=crs, bounds=bounds, geobox=geobox, like=like, region=scenes.region,
     )  # fmt: skip
     steps = [step_key(item, source, groupby) for item, source in zip(scenes, found[0].sources, strict=True)]
+    span = searched(scenes.searched, [source.time for source in found[0].sources])
     cubes: list[Cube] = []
     for grid, members in chosen:
-        arranged = stacked(found, steps, grid, set(members), resampling, dtype)
+        arranged = replace(stacked(found, steps, grid, set(members), resampling, dtype), span=span)
         if engine == "window":
             cubes.append(StackCube(arranged))
         elif engine in ("odc", "stackstac"):

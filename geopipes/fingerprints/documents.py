@@ -121,6 +121,7 @@ def _cube(cube: Cube) -> Document:
         return document | {
             "kind": "stack",
             "times": times,
+            "span": None if cube.stack.span is None else [str(end) for end in cube.stack.span],
             "variables": [_variable(variable) for variable in cube.stack.variables],
         }
     if isinstance(cube, JoinedCube):
