@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     import pystac
 
 Array = npt.NDArray[Any]
-VectorsLike = "str | os.PathLike[str] | gpd.GeoDataFrame | Iterable[pystac.Item]"
-
-EDGES = ("left", "bottom", "right", "top")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +150,7 @@ def boxes_to_frame(
     if len(targets) != len(chips):
         raise SourceError(f"boxes_to_frame: {len(targets)} targets of {len(chips)} chips; needed is one for each")
     if crs is None and len({*names}) > 1:
-        raise SourceError(f"boxes_to_frame: the chips are in {', '.join(sorted({*names}))}; choose one, crs='EPSG:4326'")
+        raise SourceError(f"boxes_to_frame: chips are in {', '.join(sorted({*names}))}; choose one, crs='EPSG:4326'")
     crs = names[0] if crs is None else crs
     parts = []
     for target, chip, transform, own in zip(targets, chips, transforms, names, strict=True):

@@ -75,8 +75,8 @@ class Coding:
         if unknown := {value: count for value, count in found.items() if value not in given} if listed else {}:
             some = ", ".join(f"{value!r} ({count} features)" for value, count in [*unknown.items()][:SOME])
             raise SourceError(
-                f"rasterize(column={column!r}): classes do not name {some}{', ...' if len(unknown) > SOME else ''}; name "
-                f"them, or write classes={{..., {REST!r}: number}} for all others, {REST!r}: None to leave them out"
+                f"rasterize(column={column!r}): classes do not name {some}{', ...' if len(unknown) > SOME else ''}; "
+                f"name them, or write classes={{..., {REST!r}: number}} for all others, {REST!r}: None to leave them out"
             )
         counts: Counter[int] = Counter()
         names: dict[int, list[str]] = {code: [] for code in given.values() if code is not None}
@@ -105,7 +105,7 @@ class Coding:
         at = pd.Index([*self.codes], dtype=object).get_indexer(pd.Index(asked, dtype=object))
         numbers = [*self.codes.values(), self.rest]
         if self.listed and (at < 0).any():
-            raise SourceError(f"rasterize(column={self.column!r}): {values[at < 0][0]!r} was not there; did the file change?")
+            raise SourceError(f"{self.column!r} holds {values[at < 0][0]!r} now, which was not there: the file changed")
         codes = np.array([0 if number is None else number for number in numbers], np.int64)
         kept = np.array([number is not None for number in numbers])
         return codes[at], kept[at]  # -1 is the last: the rest
@@ -130,14 +130,14 @@ def _made(column: str, values: Array, found: Mapping[Any, int], reserved: set[An
         return None
     if not all(isinstance(value, str) for value in found):
         kinds = sorted({type(value).__name__ for value in found})
-        raise SourceError(f"rasterize(column={column!r}): values are {', '.join(kinds)}; write classes={{value: number}}")
+        raise SourceError(f"rasterize(column={column!r}) holds {', '.join(kinds)}; write classes={{value: number}}")
     numbers = (n for n in range(1, len(found) + len(reserved) + 1) if n not in reserved)
     return dict(zip(sorted(found), numbers, strict=False))
 
 
 def _counted(values: Array) -> dict[Any, int]:
     """Count values; what is missing is None, and whole numbers are int, whatever held them."""
-    counts = pd.Series(values, dtype=object if values.dtype.kind == "O" else None).value_counts(dropna=False, sort=False)
+    counts = pd.Series(values).value_counts(dropna=False, sort=False)
     found: dict[Any, int] = {}
     for value, count in counts.items():
         found[_plain(value)] = found.get(_plain(value), 0) + int(count)

@@ -23,7 +23,7 @@ def label_classes(source: Any, column: str | None, classes: Classes | None) -> t
     properties = [] if item is None else [*(item.properties.get("label:properties") or [])]
     if item is None or not properties:
         return column, classes
-    if column is None and len(properties) > 1 or column is not None and column not in properties:
+    if (column is None and len(properties) > 1) or (column is not None and column not in properties):
         raise UnknownBand(
             f"item {item.id!r}: column={column!r}; its label:properties are {properties}: choose one, column=..."
         )

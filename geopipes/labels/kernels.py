@@ -26,7 +26,7 @@ def _write(
     for col in range(begin, end):
         there = out[row, col]
         if there >= 0 and ranks[owner] >= 0 and ranks[there] == ranks[owner] and codes[there] != codes[owner]:
-            return row * width + col
+            return int(row * width + col)
         out[row, col] = owner
     return -1
 
@@ -55,7 +55,7 @@ def fill(
     -------
     -1, or the place in ``out`` (row * width + column) where two met that must not
     """
-    height, width = out.shape
+    height = out.shape[0]
     row0, col0 = corner[0], corner[1]
     for polygon in range(len(polygons) - 1):
         first, last = rings[polygons[polygon]], rings[polygons[polygon + 1]]
@@ -82,7 +82,7 @@ def fill(
                     if y1 > y2:
                         x1, x2, y1, y2 = x2, x1, y2, y1
                     elif y1 == y2:
-                        if x1 > x2:  # an edge on the centre line: the one along the bottom counts, that along the top not
+                        if x1 > x2:  # an edge on the centre line counts along the bottom, and not along the top
                             ends = np.floor(x2 + 0.5), np.floor(x1 + 0.5)
                             met = _write(out, row - row0, ends[0], ends[1], col0, owner, codes, ranks)
                             if met >= 0:

@@ -198,7 +198,9 @@ class MaskCube(Cube):
             return out
         features = self.vectors.within(bounds)
         shapes = pixels(features.shapes, self.vectors.crs, self.grid)
-        finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)  # what the CRS cannot show lies elsewhere
+        finite = np.flatnonzero(
+            np.isfinite(shapely.bounds(shapes)).all(axis=1)
+        )  # what the CRS cannot show lies elsewhere
         burn, values = self.rule.burn(features.take(finite), shapes[finite])
         which = burn.block(*corner, (SIDE, SIDE), all_touched=self.rule.all_touched, name=self.rule.name)
         covered = which >= 0

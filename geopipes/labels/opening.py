@@ -16,15 +16,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from geopipes.catalogs import Scenes
 from geopipes.errors import CatalogError, SourceError, UnknownBand
+from geopipes.labels.features import check_shapes
 from geopipes.labels.rowgroups import footer, row_groups, stated_crs
 from geopipes.labels.sources import IndexedFile, Loaded, Several, Vectors
 from geopipes.read.headers import signed_href
 
 if TYPE_CHECKING:
     import pystac
-
-VectorsLike = "str | os.PathLike[str] | gpd.GeoDataFrame | Scenes | Iterable[pystac.Item] | Vectors"
-"""What `opened` takes."""
 
 PARQUET = (".parquet", ".geoparquet")
 
@@ -58,8 +56,9 @@ def opened(source: Any, columns: Sequence[str], *, layer: str | None = None) -> 
         return _checked(_of_frame(source, columns))
     if isinstance(source, str | os.PathLike):
         return _checked(_of_file(_located(os.fspath(source)), columns, layer))
-    scenes = source if isinstance(source, Scenes) else Scenes(tuple(source) if isinstance(source, Iterable) else (source,))
-    return _of_items(scenes, columns, layer)
+    if not isinstance(source, Scenes):
+        source = Scenes(tuple(source) if isinstance(source, Iterable) else (source,))
+    return _of_items(source, columns, layer)
 
 
 def _of_frame(frame: gpd.GeoDataFrame, columns: Sequence[str], name: str = "", source: str | None = None) -> Vectors:
@@ -95,7 +94,7 @@ def _of_parquet(path: str, name: str, columns: Sequence[str]) -> Vectors:
 
 def _of_layer(path: str, name: str, columns: Sequence[str], layer: str | None) -> Vectors:
     layers = [str(one) for one in pyogrio.list_layers(path)[:, 0]]
-    if layer is None and len(layers) > 1 or layer is not None and layer not in layers:
+    if (layer is None and len(layers) > 1) or (layer is not None and layer not in layers):
         raise CatalogError(f"{name}: layer={layer!r}; there are {', '.join(map(repr, layers))}: choose one, layer=...")
     layer = layer or layers[0]
     info = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
@@ -122,8 +121,6 @@ def _check_geopackage(file: IndexedFile, info: dict[str, Any]) -> None:
     lacking = f'SELECT "{key}" + 0 AS number FROM "{file.layer}" WHERE "{geometry}" IS NULL OR ST_IsEmpty("{geometry}")'
     _, _, _, (ids,) = pyogrio.raw.read(file.path, sql=lacking, read_geometry=False)
     if len(ids):
-        from geopipes.labels.features import check_shapes
-
         check_shapes(file.name, np.asarray(ids), np.full(len(ids), None, object))
 
 
@@ -135,11 +132,8 @@ def _of_items(scenes: Scenes, columns: Sequence[str], layer: str | None) -> Vect
     for item in scenes:
         key = label_asset(item)
         href = item.assets[key].get_absolute_href() or item.assets[key].href
-        signed = signed_href(
-            href, item=item.id, collection=item.collection_id, asset=key, modifier=scenes.modifier
-        )  # fmt: skip
-        part = opened(signed, columns, layer=layer)
-        parts.append(part)
+        signed = signed_href(href, item=item.id, collection=item.collection_id, asset=key, modifier=scenes.modifier)
+        parts.append(opened(signed, columns, layer=layer))
     odd = [part for part in parts if part.crs != parts[0].crs]
     if odd:
         raise CatalogError(f"label items: {odd[0].name} and {parts[0].name} are in two CRSs: give one item at a time")
@@ -170,17 +164,18 @@ def check_columns(name: str, wanted: Sequence[str], there: Sequence[str]) -> Non
     for column in wanted:
         if column not in there:
             near = get_close_matches(column, there, n=3)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(map(repr, there))}"
-            raise UnknownBand(f"{name}: there is no column {column!r}; {hint if there else 'there are none'}")
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {[*there]}"
+            raise UnknownBand(f"{name}: there is no column {column!r}; {hint}")
 
 
 def _checked(vectors: Vectors) -> Vectors:
     """Refuse coordinates that cannot be of the CRS that is stated."""
     left, bottom, right, top = vectors.bounds
-    if vectors.crs.is_geographic and (max(abs(left), abs(right)) > TURN or max(abs(bottom), abs(top)) > TURN / 4 + 1e-6):
+    far = max(abs(left), abs(right)) > TURN or max(abs(bottom), abs(top)) > TURN / 4 + 1e-6
+    if vectors.crs.is_geographic and far:
         raise SourceError(
-            f"{vectors.name} states {_named(vectors.crs)}, degrees, but its bounds are {_written(vectors.bounds)}: it is "
-            "in another CRS; gp.vectors(path).set_crs('EPSG:...', allow_override=True) says in which"
+            f"{vectors.name} states {_named(vectors.crs)}, degrees, but its bounds are {_written(vectors.bounds)}: it "
+            "is in another CRS; gp.vectors(path).set_crs('EPSG:...', allow_override=True) says in which"
         )
     return vectors
 

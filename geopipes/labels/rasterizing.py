@@ -94,13 +94,19 @@ def rasterize(
     if overlap not in OVERLAPS:
         raise SourceError(f"rasterize(overlap={overlap!r}): use one of {', '.join(OVERLAPS)}, or priority=column")
     if instances and (column is not None or classes is not None):
-        raise SourceError("rasterize(instances=True) burns ids; leave out column= and classes=, or burn these by another")
+        raise SourceError(
+            "rasterize(instances=True) burns ids; leave out column= and classes=, or burn these by another"
+        )
     column, classes = (column, classes) if instances else label_classes(source, column, classes)
     columns = [one for one in dict.fromkeys((column, priority)) if one is not None]
     vectors = opened(source, columns, layer=layer)
     ids, values = vectors.table()
     _check_priority(values, priority)
-    coding = None if instances else Coding.of(column, ids if column is None else values[column], classes, _set(background, nodata))
+    coding = (
+        None
+        if instances
+        else Coding.of(column, ids if column is None else values[column], classes, _set(background, nodata))
+    )
     kind = _dtype(dtype, coding, values, int(ids.max()) + 1, background, nodata)
     rule = Rule(name, kind, coding, background, nodata, all_touched, overlap, priority)
     masks = [MaskCube(vectors, cube.geobox, rule) for cube in cubes.cubes]

@@ -76,14 +76,14 @@ def remapping(
         raise StepError(f"remap({variable!r}): the variable is {own.dtype}; classes are whole numbers")
     before = own.attrs.get("nodata", own.attrs.get("_FillValue"))
     table = {int(value): int(number) for value, number in mapping.items()}
-    kept = before is not None and int(before) not in table
-    if kept:
-        table[int(before)] = int(before) if nodata is None else nodata
+    stays = None if before is None or int(before) in table else int(before)
+    if stays is not None:
+        table[stays] = stays if nodata is None else nodata
     numbers: dict[str, Any] = {f"the number for {value}": number for value, number in table.items()}
     numbers |= {"nodata": nodata, "other": other if isinstance(other, int) else None}
     kind = _dtype(dtype, own.dtype, numbers, keep=other == "keep")
     attrs = {key: value for key, value in own.attrs.items() if key not in OF_CLASSES}
-    if nodata is not None or kept:
+    if nodata is not None or stays is not None:
         attrs["nodata"] = before if nodata is None else nodata
     keys = np.array(sorted(table), np.int64)
     function = partial(
@@ -104,8 +104,8 @@ def _remapped(
             if not trying.get():  # a template's pixels are none
                 unknown = np.unique(values[~listed])
                 raise StepError(
-                    f"remap({name!r}): {unknown[:10].tolist()} are not named; name them, or write other=255 for a number "
-                    "for all others, other='keep' to leave them as they are"
+                    f"remap({name!r}): {unknown[:10].tolist()} are not named; name them, or write other=255, a number for "
+                    "all others, or other='keep' to leave them as they are"
                 )
         else:
             found = np.where(listed, found, values if other == "keep" else other)

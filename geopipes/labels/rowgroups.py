@@ -122,7 +122,7 @@ def footer(path: str, name: str) -> Footer:
 
 
 def stated_crs(geometry: dict[str, Any]) -> pyproj.CRS | None:
-    """Give the CRS that GeoParquet states; longitude and latitude where it says nothing, as its specification has it."""
+    """Give the CRS that GeoParquet states; where it says nothing, longitude and latitude, as is specified."""
     stated = geometry.get("crs", "OGC:CRS84")
     return None if stated is None else pyproj.CRS.from_user_input(stated)
 
@@ -142,7 +142,7 @@ def row_groups(path: str, name: str, found: Footer, columns: Sequence[str], wkt:
             stated = [group.column(numbers[".".join(covering[edge])]).statistics for edge in EDGES]
             if any(one is None or not one.has_min_max for one in stated):
                 return None
-            boxes.append([one.min if edge.endswith("min") else one.max for edge, one in zip(EDGES, stated, strict=True)])
+            boxes.append([*(one.min for one in stated[:2]), *(one.max for one in stated[2:])])
             rows.append(group.num_rows)
     starts = np.cumsum([0, *rows[:-1]])
     return RowGroups(name, wkt, path, found.column, tuple(columns), starts, np.array(boxes, float))

@@ -96,7 +96,8 @@ def _shown(source: Any) -> Any:
     """Show a pipe as it was typed, and a frame by its size."""
     if isinstance(source, Chain):
         return steps.Text(source._lineage())
-    return source if isinstance(source, str | os.PathLike) else steps.Text(f"<{type(source).__name__} of {len(source)}>")
+    path = isinstance(source, str | os.PathLike)
+    return source if path else steps.Text(f"<{type(source).__name__} of {len(source)}>")
 
 
 def _unpiped(source: Any, text: str) -> Any:

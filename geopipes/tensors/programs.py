@@ -74,7 +74,8 @@ class Program:
             if isinstance(part, JoinedCube):
                 other = template(part.own(part.other.dataset))
                 bands = set(other.dims) & set(small.dims) - {*LYING}
-                if not isinstance(part.other, StackCube | MaskCube) or any(not other[b].equals(small[b]) for b in bands):
+                read = isinstance(part.other, StackCube | MaskCube)
+                if not read or any(not other[b].equals(small[b]) for b in bands):
                     return None  # where bands are labelled otherwise xarray aligns them
                 stacks.append(part.other)
                 joins.append(part)
