@@ -152,7 +152,7 @@ def join(
     """
     if isinstance(other, Cubes):
         parts = [_on_grid(cube, other) for cube in cubes.cubes]
-        return Cubes([_joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
+        return Cubes([joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
     scenes = other if isinstance(other, Scenes) else Scenes(tuple(other))
     if len(scenes) == 0:
         raise EmptySearch("join: there are no items to join; widen their search")
@@ -162,12 +162,12 @@ def join(
             f"join(name={name!r}): there are {len(found)} bands, {[band.name for band in found]}: choose one with "
             "bands=[...], or leave name out"
         )
-    joined = []
+    made = []
     for cube in cubes.cubes:
         step = touching(found, cube.geobox, range(len(scenes)))
         variables = tuple(variable(band, name or band.name, [step], resampling, dtype, cube.geobox) for band in found)
-        joined.append(_joined(cube, StackCube(Stack(cube.geobox, None, variables))))
-    return Cubes(joined)
+        made.append(joined(cube, StackCube(Stack(cube.geobox, None, variables))))
+    return Cubes(made)
 
 
 def inputs(sources: Mapping[str, Cubes]) -> Cubes:
@@ -209,7 +209,7 @@ def union(several: Sequence[Cubes]) -> Cubes:
     return Cubes([cube for cubes in several for cube in cubes.cubes])
 
 
-def _joined(cube: Cube, other: StackCube | ArrayCube) -> Cube:
+def joined(cube: Cube, other: Cube) -> Cube:
     """Join one cube; where the base is on dask and the other too, the result is a Dataset on dask."""
     taken = set(cube.dataset.data_vars) & (set(other.dataset.data_vars) - {"valid"})
     if taken:

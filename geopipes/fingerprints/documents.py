@@ -16,6 +16,7 @@ from geopipes.datacubes.together import InputsCube, JoinedCube
 from geopipes.errors import SourceError
 from geopipes.fingerprints.values import dataset_document, hashed, step_document
 from geopipes.fingerprints.words import Document, digest
+from geopipes.labels.masks import MaskCube
 from geopipes.read.hrefs import unsigned
 from geopipes.steps import Step
 
@@ -132,6 +133,8 @@ def _cube(cube: Cube) -> Document:
         return document | {"kind": "arrays", "arrays": dataset_document(cube.array)}
     if isinstance(cube, ReprojectedCube):
         return document | {"kind": "reprojected", "resampling": cube.resampling, "base": _cube(cube.base)}
+    if isinstance(cube, MaskCube):
+        return document | {"kind": "mask", **cube.document()}
     raise SourceError(f"fingerprint: a cube of type {type(cube).__name__} is not known")
 
 

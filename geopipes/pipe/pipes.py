@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from geopipes.errors import FreezeError, StepError
 from geopipes.pipe.chain import accept_as_iterable_dataset
 from geopipes.pipe.cubes import CubeChain, Inputs
+from geopipes.pipe.labels import LabelChain
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.maps import MapChain
 from geopipes.pipe.pixelwise import PixelChain
@@ -56,7 +57,7 @@ SEVERAL = object()
 """Stands for the modifier of a union whose parts have different ones."""
 
 
-class Pipe(CubeChain[T], PixelChain[T], SeriesChain[T], MapChain[T], ResultChain[T]):
+class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[T], ResultChain[T]):
     """A chain of steps over elements of one type: items, Datasets, samples, batches.
 
     Immutable: every method gives a new pipe. Lazy: a search runs once, when its items are first needed, and is
