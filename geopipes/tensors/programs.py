@@ -77,9 +77,10 @@ class Program:
             if isinstance(part, JoinedCube):
                 other = template(part.own(part.other.dataset))
                 bands = set(other.dims) & set(small.dims) - {*LYING}
-                read = isinstance(part.other, StackCube | MaskCube)
-                if not read or any(not other[b].equals(small[b]) for b in bands):
-                    return None  # where bands are labelled otherwise xarray aligns them
+                if not isinstance(part.other, StackCube | MaskCube):
+                    return None
+                if any(not other[b].equals(small[b]) for b in bands):
+                    return None  # xarray aligns what is labelled otherwise
                 stacks.append(part.other)
                 joins.append(part)
                 small = small.assign(other.data_vars)
