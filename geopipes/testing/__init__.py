@@ -12,8 +12,12 @@ farmland from a satellite, a town from the air.
 """
 
 from geopipes.testing.api import LocalAPI, serve
+from geopipes.testing.floods import Flood, synthetic_flood
 from geopipes.testing.scenes import Synthetic, synthetic_scenes
 from geopipes.testing.towns import Town, synthetic_town
 from geopipes.testing.world import CLASSES, LandCover
 
-__all__ = ["CLASSES", "LandCover", "LocalAPI", "Synthetic", "Town", "serve", "synthetic_scenes", "synthetic_town"]
+__all__ = [
+    "CLASSES", "Flood", "LandCover", "LocalAPI", "Synthetic", "Town", "serve", "synthetic_flood", "synthetic_scenes",
+    "synthetic_town",
+]  # fmt: skip
