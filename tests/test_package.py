@@ -78,6 +78,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
             "away",
             "by_scene",
             "explore",
+            "match_dates",
             "measure",
             "pairs",
             "plot",
