@@ -54,9 +54,9 @@ class Fetching:
         self._sent = [0, 0]  # requests, bytes since they were last told
 
     @property
-    def opening(self) -> int:
-        """How many calls wait or are being made."""
-        return len(self._calling)
+    def held(self) -> int:
+        """Bytes of requests that are on their way, or here and not taken to the last."""
+        return self._held
 
     @property
     def full(self) -> bool:

@@ -15,14 +15,14 @@ from geopipes.errors import NotGeoreferenced, ReadError
 from geopipes.meters import OPENING, holding, timed
 from geopipes.read.files.afar import FarFile
 from geopipes.read.files.bycog import CogFile, identity
-from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of, open_raster
+from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of
 from geopipes.read.files.checks import check_bands, check_header
 from geopipes.read.files.fitting import Unfit, fit, fit_path
 from geopipes.read.files.layouts import GDAL_ERRORS, File, cause, named
 from geopipes.read.headers import signed_href
 from geopipes.read.sources import Source
 from geopipes.read.stores import Location, StoreError, head, known, located
-from geopipes.read.stores.gdal import as_file
+from geopipes.read.stores.gdal import as_file, open_raster
 
 KEPT = 4096
 """Files whose headers a process keeps: for 10,980 px a side in tiles of 512 px 11 KB each, all together 45 MB."""
