@@ -118,9 +118,10 @@ def test_of_files_in_a_store_it_is_what_the_store_is_asked(wide: Synthetic, serv
     headers = sum(request.start == 0 for request in asked)
     assert headers == forecast.headers
     assert forecast.needs.tiles == pytest.approx(report.counts[DECODING].calls, rel=0.04)
-    assert forecast.needs.requests == pytest.approx(len(asked) - headers, rel=0.1)
-    assert forecast.needs.fetched == pytest.approx(report.counts[AFAR].fetched, rel=0.1)
-    assert forecast.needs.fetched <= server.sent - sent
+    # Neighbours that wait together go together: how many do is chance, and the forecast counts none of them.
+    assert 0.4 * forecast.needs.requests <= len(asked) - headers <= 1.05 * forecast.needs.requests
+    assert forecast.needs.fetched == pytest.approx(report.counts[AFAR].fetched, rel=0.06)
+    assert forecast.needs.fetched == pytest.approx(server.sent - sent, rel=0.06 + 0.02 * headers)
 
 
 def test_a_part_of_a_long_plan_tells_of_all_of_it(wide: Synthetic) -> None:

@@ -39,9 +39,9 @@ def explain(
     Which tiles each chip needs is known from the grids. They go through a cache of the pipe's size, in the order of the
     pipe, and the ranges of files through the queue that puts neighbours together. Headers of files in stores are not
     asked for: one of each kind is looked at, and the others are taken to be stored alike. Scenes of one date that
-    overlap are counted in full, though a pixel that is valid in the first is not read from the next; requests are
-    counted as if each were answered at once, and are fewer where many wait, or where ``read(disk=...)`` has kept what
-    came before.
+    overlap are counted in full, though a pixel that is valid in the first is not read from the next. Requests to stores
+    are counted as if each were answered at once: where several wait, neighbours go together, and a third of the
+    requests or so is saved, as chance has it. What ``read(disk=...)`` has kept already is counted too.
 
     Parameters
     ----------

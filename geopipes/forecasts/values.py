@@ -16,7 +16,7 @@ class Needs:
 
     Attributes
     ----------
-    requests : ranges of files that are asked for, from stores or disks, without headers
+    requests : ranges of files that are asked for, from stores (at most) or disks, without headers
     fetched : their bytes
     tiles : parts of tiles decoded, one part being the bands of one file
     decoded : their bytes
@@ -148,6 +148,8 @@ class Forecast:
                 f"the first {self.looked_at:,} chips of each order were looked at, and the others taken to be like the "
                 "second half of these"
             )
+        if self.far:
+            words.append("requests to stores are fewer where several wait: neighbours go together")
         if self.assumed:
             words.append(
                 f"{self.known:,} headers were looked at, and {self.assumed:,} files taken to be stored like those"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Wanted = tuple["FarFile", int, int]
 """Bytes of a file: where they begin, and how many."""
 
-PATIENCE = 0.5
+PATIENCE = 0.3
 """Seconds that closing waits for requests that are on their way; one that is stalled ends by its own timeout."""
 
 
@@ -163,6 +163,8 @@ class Fetching:
     def close(self) -> None:
         """Let nothing more be fetched, and wake whoever waits; threads end with the requests they are at."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             for piece in self._pieces.values():
                 piece.settle()
