@@ -146,6 +146,7 @@ def test_imports_point_one_way() -> None:
         "normalizing",
         "tensors",
         "loaders",
+        "forecasts",
         "statistics",
         "maps",
         "scores",

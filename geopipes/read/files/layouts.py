@@ -135,7 +135,7 @@ class File(ABC):
             raise self._failed(f"the mask of tile ({row}, {col}) at level {level}", error) from error
 
     def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Give (offset, bytes) of what is fetched from a store for a tile of some bands; nothing for other files."""
+        """Give (offset, bytes) of what a tile of some bands is stored in; nothing where only GDAL knows."""
         return []
 
     @abstractmethod

@@ -42,7 +42,7 @@ _doubted: set[str] = set()
 _lock = Lock()
 
 
-class _Told(Session):
+class _Told(Session):  # type: ignore[misc]  # rasterio ships no types
     """What `storage` was told, as rasterio takes it: credentials it takes from a session alone."""
 
     def __init__(self, options: dict[str, str]) -> None:
@@ -115,13 +115,13 @@ def network(href: str, **more: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def _network(href: str, more: dict[str, str]) -> Iterator[None]:
-    location, options, session = located(href), SANE | more, None
+    location, options, told = located(href), SANE | more, dict[str, str]()
     if location is not None:
         check_fork()
-        session = _Told(gdal_options(location, options_of(location)))
+        told = gdal_options(location, options_of(location))
         if location.gdal in _doubted:
             options["CPL_VSIL_CURL_NON_CACHED"] = location.gdal
-    with afar(), rasterio.Env(session, **options):
+    with afar(), rasterio.Env(_Told(told), **options):
         yield
 
 
