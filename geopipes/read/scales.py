@@ -177,27 +177,22 @@ def _sentinel2(item: pystac.Item, source: Source, stated: Scale | None, rescale:
         "bands": f"its raster:bands state the offset {known['bands']:g}" if stated else "",
         "baseline": f"its baseline is {'.'.join(f'{n:02}' for n in baseline)}" if baseline else "",
     }
-    if rescale is not True:
-        offset = known[rescale]
-        if offset is None:
-            raise SourceError(
-                f"stack(rescale={rescale!r}): item {item.id!r} does not say that; it says "
-                f"{[key for key, value in known.items() if value is not None] or 'nothing'}"
-            )
-        return scale, offset
+    believed = None if rescale is True else known[rescale]
+    if believed is not None:
+        return scale, believed
     # The flag speaks of what was done to the product: it stands above the baseline, and beside raster:bands.
     say = [key for key in (("flag" if by_flag is not None else "baseline"), "bands") if known[key] is not None]
     offsets = {known[key] for key in say}
     if len(offsets) > 1:
         told = " and ".join(f"{words[key]} (offset {known[key]:g})" for key in say)
         raise SourceError(
-            f"stack(rescale=True): item {item.id!r}, asset {source.asset!r}, contradicts itself: {told}. Say which to "
+            f"stack(rescale={rescale!r}): item {item.id!r}, asset {source.asset!r}, contradicts itself: {told}. Say which to "
             f"believe, {' or '.join(f'rescale={key!r}' for key in say)}: water and shadows hold some hundred DN where "
             "the offset has been applied, and more than 1000 where it has not"
         )
     if not offsets:
         raise SourceError(
-            f"stack(rescale=True): item {item.id!r} names neither the offset of Sentinel-2 reflectance nor its "
+            f"stack(rescale={rescale!r}): item {item.id!r} names neither the offset of Sentinel-2 reflectance nor its "
             "processing baseline: since 04.00 it is -0.1. Say it, rescale=lambda item, asset: (1e-4, -0.1)"
         )
     offset = offsets.pop()
