@@ -23,6 +23,9 @@ from geopipes.meters import metering
 IDENTITY = ("spatial_ref", "chip")
 """Scalar coordinates that say where and which a chip is; a step that drops them gets them back."""
 
+ADDRESS = " object at 0x"
+"""What Python prints of objects that have no text of their own."""
+
 LONGEST_ARGUMENT = 60
 """Characters of an argument that a printed chain shows; longer ones are cut in the middle."""
 
@@ -38,6 +41,7 @@ class Step:
     args, kwargs : the other arguments
     margin : pixels beyond the window that the function needs on every side, in pixels of the (first) input
     local_in_time : whether each date of the result depends on that date alone
+    all_dates : whether the function must see all dates of a cube, and never some of them
     draws : whether the function takes random numbers, as ``rng=``
     """
 
@@ -47,6 +51,7 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     local_in_time: bool = False
+    all_dates: bool = False
     draws: bool = False
 
     def __str__(self) -> str:
@@ -214,6 +219,8 @@ def argument(value: Any) -> str:
         text = repr(os.fspath(value))
     else:
         text = repr(value) if not isinstance(value, xr.Dataset) else "<xr.Dataset>"
+        if ADDRESS in text:  # of an object that does not print itself: it says nothing, and changes from run to run
+            text = f"<{type(value).__name__}>"
     text = " ".join(text.split())
     if len(text) > LONGEST_ARGUMENT:
         half = LONGEST_ARGUMENT // 2

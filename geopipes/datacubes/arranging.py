@@ -49,6 +49,24 @@ def stacked(
     return Stack(grid, tuple(times[step[0]] for step in steps), variables)
 
 
+def searched(stated: str | None, times: Sequence[np.datetime64]) -> tuple[np.datetime64, np.datetime64] | None:
+    """Give the range of a series: that searched, an end left open being the first or last date; None without dates.
+
+    Parameters
+    ----------
+    stated : as STAC writes it, ``"2024-05-01T00:00:00Z/.."``; None for no limit
+    times : of all items
+    """
+    dated = [time for time in times if not np.isnat(time)]
+    if not dated:
+        return None
+    begin, _, end = (stated or "../..").partition("/")
+    given = [np.datetime64(text.removesuffix("Z"), "ns") if text not in ("", "..") else None for text in (begin, end)]
+    # An instant, and items that begin before the range and reach into it, leave nothing out.
+    first, last = min(dated), max(dated)
+    return min(first, given[0] or first), max(last, given[1] or last)
+
+
 def touching(found: Sequence[Band], grid: GeoBox, among: Sequence[int]) -> list[int]:
     """Give the items with a raster that touches the grid, by (datetime, id)."""
     crs = grids.crs_of(grid)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pystac
 
 from geopipes import grids
 from geopipes.catalogs import Scenes
-from geopipes.datacubes.arranging import PerBand, stacked, stated, step_key, touching, variable
+from geopipes.datacubes.arranging import PerBand, searched, stacked, stated, step_key, touching, variable
 from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.stackcube import StackCube
@@ -102,9 +103,10 @@ def stack(
         resolution=resolution, crs=crs, bounds=bounds, geobox=geobox, like=like, region=scenes.region,
     )  # fmt: skip
     steps = [step_key(item, source, groupby) for item, source in zip(scenes, found[0].sources, strict=True)]
+    span = searched(scenes.searched, [source.time for source in found[0].sources])
     cubes: list[Cube] = []
     for grid, members in chosen:
-        arranged = stacked(found, steps, grid, set(members), resampling, dtype)
+        arranged = replace(stacked(found, steps, grid, set(members), resampling, dtype), span=span)
         if engine == "window":
             cubes.append(StackCube(arranged))
         elif engine in ("odc", "stackstac"):
@@ -150,7 +152,7 @@ def join(
     """
     if isinstance(other, Cubes):
         parts = [_on_grid(cube, other) for cube in cubes.cubes]
-        return Cubes([_joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
+        return Cubes([joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
     scenes = other if isinstance(other, Scenes) else Scenes(tuple(other))
     if len(scenes) == 0:
         raise EmptySearch("join: there are no items to join; widen their search")
@@ -160,12 +162,12 @@ def join(
             f"join(name={name!r}): there are {len(found)} bands, {[band.name for band in found]}: choose one with "
             "bands=[...], or leave name out"
         )
-    joined = []
+    made = []
     for cube in cubes.cubes:
         step = touching(found, cube.geobox, range(len(scenes)))
         variables = tuple(variable(band, name or band.name, [step], resampling, dtype, cube.geobox) for band in found)
-        joined.append(_joined(cube, StackCube(Stack(cube.geobox, None, variables))))
-    return Cubes(joined)
+        made.append(joined(cube, StackCube(Stack(cube.geobox, None, variables))))
+    return Cubes(made)
 
 
 def inputs(sources: Mapping[str, Cubes]) -> Cubes:
@@ -207,7 +209,7 @@ def union(several: Sequence[Cubes]) -> Cubes:
     return Cubes([cube for cubes in several for cube in cubes.cubes])
 
 
-def _joined(cube: Cube, other: StackCube | ArrayCube) -> Cube:
+def joined(cube: Cube, other: Cube) -> Cube:
     """Join one cube; where the base is on dask and the other too, the result is a Dataset on dask."""
     taken = set(cube.dataset.data_vars) & (set(other.dataset.data_vars) - {"valid"})
     if taken:

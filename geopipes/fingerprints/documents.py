@@ -14,8 +14,10 @@ from geopipes.datacubes.elsewhere import ReprojectedCube
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import InputsCube, JoinedCube
 from geopipes.errors import SourceError
-from geopipes.fingerprints.values import dataset_document, hashed, step_document, unsigned
+from geopipes.fingerprints.values import dataset_document, hashed, step_document
 from geopipes.fingerprints.words import Document, digest
+from geopipes.labels.masks import MaskCube
+from geopipes.read.hrefs import unsigned
 from geopipes.steps import Step
 
 if TYPE_CHECKING:
@@ -120,6 +122,7 @@ def _cube(cube: Cube) -> Document:
         return document | {
             "kind": "stack",
             "times": times,
+            "span": None if cube.stack.span is None else [str(end) for end in cube.stack.span],
             "variables": [_variable(variable) for variable in cube.stack.variables],
         }
     if isinstance(cube, JoinedCube):
@@ -130,6 +133,8 @@ def _cube(cube: Cube) -> Document:
         return document | {"kind": "arrays", "arrays": dataset_document(cube.array)}
     if isinstance(cube, ReprojectedCube):
         return document | {"kind": "reprojected", "resampling": cube.resampling, "base": _cube(cube.base)}
+    if isinstance(cube, MaskCube):
+        return document | {"kind": "mask", **cube.document()}
     raise SourceError(f"fingerprint: a cube of type {type(cube).__name__} is not known")
 
 

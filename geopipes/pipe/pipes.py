@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from geopipes.errors import FreezeError, StepError
 from geopipes.pipe.chain import accept_as_iterable_dataset
 from geopipes.pipe.cubes import CubeChain, Inputs
+from geopipes.pipe.labels import LabelChain
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.maps import MapChain
 from geopipes.pipe.pixelwise import PixelChain
 from geopipes.pipe.results import ResultChain
+from geopipes.pipe.series import SeriesChain
 
 if TYPE_CHECKING:
     import pystac
@@ -55,7 +57,7 @@ SEVERAL = object()
 """Stands for the modifier of a union whose parts have different ones."""
 
 
-class Pipe(CubeChain[T], PixelChain[T], MapChain[T], ResultChain[T]):
+class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[T], ResultChain[T]):
     """A chain of steps over elements of one type: items, Datasets, samples, batches.
 
     Immutable: every method gives a new pipe. Lazy: a search runs once, when its items are first needed, and is
@@ -290,11 +292,16 @@ class Pipe(CubeChain[T], PixelChain[T], MapChain[T], ResultChain[T]):
         fill: float | None,
         dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
         time_axis: bool = True,
+        length: int | Mapping[str, int] | None = None,
+        doy: bool = False,
         columns: str | Sequence[str] = (),
         **tensors: str | Sequence[str],
     ) -> Pipe[dict[str, Any]]:
         """Make samples of loaded chips, dicts of named tensors: see `geopipes.tensors.tensor`."""
-        options = {"fill": fill, "dtype": dtype, "time_axis": time_axis, "columns": columns, **tensors}
+        options = {
+            "fill": fill, "dtype": dtype, "time_axis": time_axis, "length": length, "doy": doy, "columns": columns,
+            **tensors,
+        }  # fmt: skip
         return _tensor(cast("Pipe[Any]", self), options)
 
     if not TYPE_CHECKING:  # mypy refuses these by itself

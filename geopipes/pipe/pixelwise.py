@@ -99,12 +99,12 @@ class PixelChain(Chain[T]):
         """Add a step: recorded on what is not read yet, run element by element afterwards."""
         if self._kind == "stream":
             done = self._op(loaders.Each(step))
-            if step.margin:
+            if step.margin or step.all_dates:
                 done._value = Lazy(lambda: _needing(self._value.get(), step))
             return cast("Pipe[Any]", done)
         return cast("Pipe[Any]", self._whole(str(step), lambda value: value.map(step)))
 
 
 def _needing(source: Any, step: steps.Step) -> Any:
-    """Reckon with a step's margin where chips carry one."""
+    """Reckon with a step's margin where chips carry one, and with the dates that they hold."""
     return source.needing(step) if isinstance(source, chips.Reading) else source

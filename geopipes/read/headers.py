@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -21,6 +20,9 @@ from geopipes.read.bands import Bands, Place, unknown, wanted
 from geopipes.read.facts import facts
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
+from geopipes.read.stores import StoreError
+from geopipes.read.stores.gdal import open_header
+from geopipes.threads import mapped
 
 OPENED_AT_ONCE = 16
 """Threads that open headers: they wait on the network, for about 3 round trips each."""
@@ -115,10 +117,8 @@ def file_header(href: str, *, name: str | None = None) -> Header:
         it holds no bands (subdatasets, a vector file)
     """
     name = href if name is None else name
-    # Listing a remote folder for sidecar files costs more than the header itself.
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"} if "://" in href else {}
     try:
-        with rasterio.Env(**options), rasterio.open(href) as file:
+        with open_header(href) as file:
             _check_georeferenced(file, name)
             if file.count == 0:
                 found = ", ".join(file.subdatasets) or "nothing"
@@ -132,7 +132,7 @@ def file_header(href: str, *, name: str | None = None) -> Header:
             )
     except NotGeoreferencedWarning as error:  # rasterio's, where warnings are errors
         raise _not_georeferenced(name, NOTHING) from error
-    except RasterioError as error:
+    except (RasterioError, StoreError) as error:
         raise ReadError(f"{name}: the header could not be read: {str(error).replace(href, name)}") from error
 
 
@@ -169,8 +169,7 @@ def _headers(
                 missing[index, key] = None
             else:
                 known[index, key] = stated
-    with ThreadPoolExecutor(OPENED_AT_ONCE, "geopipes-headers") as pool:
-        known |= zip(missing, pool.map(read, missing), strict=True)
+    known |= zip(missing, mapped(read, [*missing], OPENED_AT_ONCE), strict=True)
     return [{name: known[index, place.asset] for name, place in each.items()} for index, each in enumerate(places)]
 
 

@@ -86,8 +86,11 @@ class Stack:
     geobox : the common grid, axis-aligned, north up
     times : one for each step, ascending, datetime64[ns], shape (time,); None for a stack without time (a label)
     variables : each with as many steps as there are times (one where times is None)
+    span : first and last date of the range searched, or of all items, also of those on other grids; None where none
+        has a date
     """
 
     geobox: GeoBox
     times: tuple[np.datetime64, ...] | None
     variables: tuple[Variable, ...]
+    span: tuple[np.datetime64, np.datetime64] | None = None
