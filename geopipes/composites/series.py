@@ -11,13 +11,10 @@ import xarray as xr
 
 from geopipes.composites.periods import Dates
 from geopipes.errors import StepError, UnknownBand
-from geopipes.kinds import STALE
+from geopipes.kinds import CATEGORICAL, STALE, is_categorical
 
 Array = npt.NDArray[Any]
 Methods = str | Mapping[str, str]
-
-QUALITY = ("bqa", "fmask", "qa_aerosol", "qa_pixel", "qa_radsat", "scl")
-"""Names, in lower case, of bands that are known to hold classes or bits, whatever their dtype."""
 
 
 def methods(
@@ -61,11 +58,10 @@ def methods(
 
 def _classes(variable: xr.DataArray) -> str | None:
     """Say by what a variable seems to hold classes; None where it does not."""
-    if variable.dtype.kind == "b" or (variable.dtype.kind in "iu" and variable.dtype.itemsize == 1):
-        return f"is {variable.dtype}"
-    if variable.dtype.kind in "iu" and str(variable.name).lower() in QUALITY:
-        return "is a quality band"
-    return "has flags" if {"flag_values", "flag_masks"} & variable.attrs.keys() else None
+    if is_categorical(str(variable.name), variable.dtype, variable.attrs):
+        return "is a quality band, or says so by its attributes"
+    guessed = variable.dtype.kind in "iub" and variable.dtype.itemsize == 1 and CATEGORICAL not in variable.attrs
+    return f"is {variable.dtype}" if guessed else None
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
