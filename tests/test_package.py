@@ -26,6 +26,7 @@ from geopipes import (
     tensors,
 )
 from geopipes.pipe.maps import Map
+from geopipes.read import stores
 
 ROOT = Path(geopipes.__file__).parent
 
@@ -95,6 +96,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
         for name in ("kfold", "split_by_column", "split_by_polygon", "split_by_time")
     ),
     (geopipes.audit, orders.audit),
+    (geopipes.storage, stores.storage),
     (geopipes.mix, chips.mix),
     (geopipes.seek, chips.seek),
     (geopipes.Plan.split, orders.split),

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geopipes.composites.periods import Dates
 from geopipes.errors import StepError, UnknownBand
-from geopipes.pixels import STALE
+from geopipes.kinds import STALE
 
 Array = npt.NDArray[Any]
 Methods = str | Mapping[str, str]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Source:
     item, collection, asset : whose file it is, for errors and for signing
     time : acquisition, UTC, datetime64[ns]; NaT for a raster that states none
     modifier : signs the href when it is read, never before
+    scale : (scale, offset) that make physical numbers of stored ones as they are read; None for none
     """
 
     href: str
@@ -50,6 +51,7 @@ class Source:
     asset: str
     time: np.datetime64
     modifier: Modifier | None = None
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Variable:
     resampling : "nearest", "bilinear", "cubic", "average" or "mode"
     labels : names along the band dimension, (time, band, y, x); None for a plain (time, y, x)
     sources : for each time step, the rasters that may fill it: the first valid one wins
+    attrs : what the items state of it beyond: as `geopipes.read.facts.facts` gives it
     """
 
     name: str
@@ -71,6 +74,7 @@ class Variable:
     resampling: str
     labels: tuple[str, ...] | None
     sources: tuple[tuple[Source, ...], ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(frozen=True)

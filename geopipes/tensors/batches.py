@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from geopipes.errors import TensorError
+from geopipes.tensors.detections import Detections
 from geopipes.tensors.rows import gathered
 
 
@@ -24,7 +25,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     -------
     dict with the samples' keys: tensors of one shape and dtype are stacked on a new first axis, others
     (ragged ones) stay a list; integers become an int64 tensor (N,), other numbers float64 (N,), tuples of
-    numbers of one length float64 (N, length); dicts are collated in turn; all else, strings too, is a list.
+    numbers of one length float64 (N, length); dicts are collated in turn, but for those of boxes, which stay a list
+    as detectors take it; all else, strings too, is a list.
 
     Raises
     ------
@@ -68,6 +70,8 @@ def _column(values: list[Any]) -> Any:
             return values
         batch = gathered(values)
         return torch.stack(values) if batch is None else batch
+    if _all(values, Detections):
+        return values
     if _all(values, Mapping):
         return collate(values)
     if _all(values, Integral):

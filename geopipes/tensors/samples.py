@@ -11,6 +11,7 @@ import xarray as xr
 from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Cut
 from geopipes.tensors.dates import OF_DATES, Length, check_length, length_of, of_dates
+from geopipes.tensors.detections import detections
 from geopipes.tensors.stacking import stacked
 
 PLACE = ("chip", "bounds", "crs", "transform", *OF_DATES)
@@ -48,6 +49,8 @@ def tensor(
         others of the list have one, else (C, H, W). A plain string adds no axis: (T, H, W), or (H, W).
         With several inputs a keyword that is an input's name takes its variables from that input
         (``s2=["red", "nir"]``); elsewhere a variable is written "input/variable" (``label="s2/crop"``).
+        Boxes, ``target="boxes"``, become a dict as torchvision's detectors take it: ``boxes`` (N, 4), float32, x0, y0,
+        x1 and y1 in pixels of the chip; ``labels`` and ``ids`` (N,), int64. Batches hold a list of these.
 
     Returns
     -------
@@ -85,6 +88,9 @@ def tensor(
     for name, wanted in tensors.items():
         variables = [wanted] if isinstance(wanted, str) else list(wanted)
         key, variables = ("", variables) if alone else _input_of(name, variables, list(cuts))
+        if len(variables) == 1 and cuts[key].holds_boxes(variables[0]):
+            sample[name] = detections(cuts[key], variables[0])
+            continue
         layers = [cuts[key].layer(name, variable) for variable in variables]
         as_dtype = dtype.get(name) if isinstance(dtype, Mapping) else dtype
         timed = any(layer.timed for layer in layers)

@@ -41,7 +41,7 @@ def dataset(stack: Stack, arrays: Mapping[str, Any]) -> xr.Dataset:
         if variable.labels is not None:
             band = ("band" if one_band else f"{variable.name}_band",)
             coords[band[0]] = list(variable.labels)
-        attrs = {} if variable.nodata is None else {"nodata": variable.nodata}
+        attrs = dict(variable.attrs) if variable.nodata is None else {"nodata": variable.nodata, **variable.attrs}
         variables[variable.name] = xr.Variable((*time, *band, "y", "x"), arrays[variable.name], attrs)
     variables["valid"] = xr.Variable((*time, "y", "x"), arrays["valid"])
     for laid_out in variables.values():
