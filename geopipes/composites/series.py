@@ -11,7 +11,11 @@ import xarray as xr
 
 from geopipes.composites.periods import Dates
 from geopipes.errors import StepError, UnknownBand
+<<<<<<< HEAD
 from geopipes.kinds import CATEGORICAL, STALE, is_categorical
+=======
+from geopipes.kinds import STALE, is_categorical
+>>>>>>> time
 
 Array = npt.NDArray[Any]
 Methods = str | Mapping[str, str]
@@ -45,17 +49,18 @@ def methods(
     if lacking := [name for name in names if name not in named and "*" not in named]:
         raise StepError(f"{call}: no method for {lacking}; write {{..., '*': {known[0]!r}}} for the rest")
     for name in names:
-        method = named.get(name, named.get("*", ""))
-        if method in blends and name not in named and (why := _classes(dataset[name])):
+        method, variable = named.get(name, named.get("*", "")), dataset.variables[name]
+        if method in blends and name not in named and is_categorical(name, variable.dtype, variable.attrs):
             whole = next(one for one in ("mode", "nearest") if one in known)
             raise StepError(
-                f"{call}: {name!r} {why}, and seems to hold classes, of which there is no {method}: write "
+                f"{call}: {name!r} holds classes or flags, of which there is no {method}: write "
                 f"{{{name!r}: {whole!r}, '*': {method!r}}}, drop it before, or name it, {{{name!r}: {method!r}, ...}}, "
                 "where it holds amounts"
             )
     return {name: named.get(name, named.get("*", "")) for name in names}
 
 
+<<<<<<< HEAD
 def _classes(variable: xr.DataArray) -> str | None:
     """Say by what a variable seems to hold classes; None where it does not."""
     if is_categorical(str(variable.name), variable.dtype, variable.attrs):
@@ -64,6 +69,8 @@ def _classes(variable: xr.DataArray) -> str | None:
     return f"is {variable.dtype}" if guessed else None
 
 
+=======
+>>>>>>> time
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Give the float that holds means of a dtype: what xarray's ``where`` makes of it."""
     small = dtype.kind in "iub" and dtype.itemsize <= 2

@@ -16,8 +16,12 @@ farmland from a satellite, a town from the air.
 from geopipes.testing.answers import Request
 from geopipes.testing.api import LocalAPI, serve
 from geopipes.testing.faults import Fault
-from geopipes.testing.objects import ObjectServer, object_server
 from geopipes.testing.floods import Flood, synthetic_flood
+from geopipes.testing.objects import ObjectServer, object_server
+<<<<<<< HEAD
+from geopipes.testing.floods import Flood, synthetic_flood
+=======
+>>>>>>> time
 from geopipes.testing.scenes import Synthetic, synthetic_scenes
 from geopipes.testing.towns import Town, synthetic_town
 from geopipes.testing.world import CLASSES, LandCover
