@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import geopipes
-from geopipes import catalogs, chips, datacubes, maps, normalizing, orders, pixels, scores, statistics, tensors
+from geopipes import catalogs, chips, datacubes, labels, maps, normalizing, orders, pixels, scores, statistics, tensors
 from geopipes.pipe.maps import Map
 
 ROOT = Path(geopipes.__file__).parent
@@ -48,6 +48,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.cubes, datacubes.from_xarray),
     (geopipes.Pipe.stack, datacubes.stack),
     (geopipes.Pipe.join, datacubes.join),
+    *((getattr(geopipes.Pipe, name), getattr(labels, name)) for name in ("boxes", "rasterize", "remap")),
     (geopipes.Pipe.reproject, datacubes.reproject),
     (geopipes.Pipe.chip, chips.chip),
     (geopipes.Pipe.scale, pixels.scale),
@@ -122,6 +123,7 @@ def test_imports_point_one_way() -> None:
         "grids",
         "catalogs",
         "datacubes",
+        "labels",
         "fingerprints",
         "chips",
         "orders",

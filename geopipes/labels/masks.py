@@ -198,7 +198,7 @@ class MaskCube(Cube):
             return out
         features = self.vectors.within(bounds)
         shapes = pixels(features.shapes, self.vectors.crs, self.grid)
-        finite = np.flatnonzero(np.isfinite(shapely.bounds(shapes)).all(axis=1))  # the CRS cannot show what lies far away
+        finite = np.flatnonzero(np.isfinite(shapely.bounds(shapes)).all(axis=1))  # some are out of its CRS
         burn, values = self.rule.burn(features.take(finite), shapes[finite])
         which = burn.block(*corner, (SIDE, SIDE), all_touched=self.rule.all_touched, name=self.rule.name)
         covered = which >= 0

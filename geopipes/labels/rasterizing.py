@@ -94,7 +94,9 @@ def rasterize(
     if overlap not in OVERLAPS:
         raise SourceError(f"rasterize(overlap={overlap!r}): use one of {', '.join(OVERLAPS)}, or priority=column")
     if instances and (column is not None or classes is not None):
-        raise SourceError("rasterize(instances=True) burns ids: leave out column= and classes=, which another one burns")
+        raise SourceError(
+            "rasterize(instances=True) burns ids: leave out column= and classes=, which another one burns"
+        )
     column, classes = (column, classes) if instances else label_classes(source, column, classes)
     columns = [one for one in dict.fromkeys((column, priority)) if one is not None]
     vectors = opened(source, columns, layer=layer)
