@@ -11,13 +11,13 @@ import pytest
 import shapely
 import torch
 import xarray as xr
+from label_making import cubes, frame, grid
 
 import geopipes as gp
 from geopipes.errors import SourceError, StepError, UnknownBand
 from geopipes.fingerprints import steps_fingerprint
 from geopipes.labels import boxes_to_frame, remap
 from geopipes.testing import Town, synthetic_town
-from tests.test_labels import cubes, frame, grid
 
 
 @pytest.fixture(scope="module")

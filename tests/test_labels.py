@@ -7,60 +7,20 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pytest
 import shapely
 import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_making import UTM, cubes, frame, grid, mask, put_together
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-import geopipes as gp
 from geopipes.errors import CatalogError, GridError, SourceError, StepError, UnknownBand
 from geopipes.labels import masks
 from geopipes.labels.features import longest_edge
 from geopipes.labels.packing import Packed
-
-UTM = "EPSG:32633"
-LEFT, TOP = 500_000.0, 5_000_000.0
-
-
-def grid(shape: tuple[int, int] = (40, 56), resolution: float = 10.0, crs: str = UTM) -> GeoBox:
-    return GeoBox(shape, Affine(resolution, 0, LEFT, 0, -resolution, TOP), crs)
-
-
-def cubes(of: GeoBox) -> gp.Pipe[xr.Dataset]:
-    place = {str(name): values.values for name, values in of.coordinates.items()}
-    return gp.cubes(xr.Dataset({"image": (("y", "x"), np.zeros(of.shape, "uint8"))}, place), crs=str(of.crs))
-
-
-def frame(shapes: Any, of: GeoBox | None = None, **columns: Any) -> gpd.GeoDataFrame:
-    """Shapes in pixels of the grid (x, y down) as features in its CRS."""
-    of = of or grid()
-    moved = shapely.transform(np.array(shapes, object), lambda xy: np.stack(of.affine @ xy.T, axis=1))
-    return gpd.GeoDataFrame(columns, geometry=moved, crs=str(of.crs))
-
-
-def mask(pipe: gp.Pipe[xr.Dataset], name: str = "label") -> xr.DataArray:
-    (whole,) = pipe
-    return whole[name].load()
-
-
-def put_together(pipe: gp.Pipe[xr.Dataset], size: int, name: str = "label", **options: Any) -> npt.NDArray[Any]:
-    """The whole, of its chips."""
-    (whole,) = pipe
-    out = np.full(whole[name].shape, 254, whole[name].dtype)
-    plan = pipe.chip(size, **options)
-    margin = options.get("margin", 0)
-    for row, chip in zip(plan.table().itertuples(), plan.read(threads=2), strict=True):
-        pixels = chip[name].values[margin : margin + size, margin : margin + size]
-        out[row.row : row.row + size, row.col : row.col + size] = pixels[
-            : out.shape[0] - row.row, : out.shape[1] - row.col
-        ]
-    return out
-
 
 halves = st.integers(-10, 130).map(lambda k: k / 2)
 places = st.one_of(halves, st.floats(-5, 60))
@@ -112,8 +72,8 @@ def test_pixels_that_are_touched_do_not_depend_on_the_chips(shapes: list[Any], s
 def test_whatever_the_geometry_masks_are_those_of_rasterio(kind: str) -> None:
     rng = np.random.default_rng(0)
     spots = rng.uniform(0, 50, (12, 2, 2))
-    discs = shapely.buffer(shapely.points(spots[:, 0]), 6)
-    shapes = {
+    discs: Any = shapely.buffer(shapely.points(spots[:, 0]), 6)
+    shapes: Any = {
         "lines": shapely.linestrings(spots),
         "points": shapely.points(spots[:, 0]),
         "holes": shapely.difference(discs, shapely.buffer(shapely.points(spots[:, 0]), 3)),
@@ -167,9 +127,9 @@ def test_classes_are_those_of_the_whole_file_not_of_a_chip() -> None:
     assert label.attrs["nodata"] == 2
     assert label.dtype == np.uint8
     assert [*label.values[0, 4:48:8]] == [4, 1, 4, 3, 0, 0]
-    given = {"wheat": 5, "*": 300}
+    given: dict[str, int | None] = {"wheat": 5, "*": 300}
     label = mask(cubes(grid()).rasterize(features, name="label", column="crop", background=0, classes=given))
-    assert (label.dtype, [*label.values[0, 4:40:8]]) == (np.uint16, [5, 300, 5, 300, 0])
+    assert (label.dtype, [*label.values[0, 4:40:8]]) == (np.dtype(np.uint16), [5, 300, 5, 300, 0])
     assert label.attrs["class_names"] == ["wheat", "other"]
     given = {"wheat": 1, "*": None}
     label = mask(cubes(grid()).rasterize(features, name="label", column="crop", background=255, classes=given))
@@ -241,7 +201,7 @@ def test_numbers_of_fields_are_burnt_as_they_are() -> None:
     assert (label.dtype, *label.values[0, [0, 55]]) == (np.float32, 7.25, 9.5)
     many = frame([shapely.box(0, 0, 28, 40)] * 1200, number=np.arange(1200) + 5)
     label = mask(cubes(grid()).rasterize(many, name="label", column="number", background=0, overlap="last"))
-    assert (label.dtype, label.values[0, 0]) == (np.int32, 1204)
+    assert (label.dtype, label.values[0, 0]) == (np.dtype(np.int32), 1204)
     assert "class_values" not in label.attrs
 
 
@@ -299,7 +259,7 @@ def test_what_cannot_be_a_label_is_refused_when_planned(
 
 def test_vectors_are_not_joined_but_rasterized() -> None:
     with pytest.raises(StepError, match=r"write .rasterize\(frame"):
-        cubes(grid()).join(frame([square]))  # type: ignore[arg-type]
+        cubes(grid()).join(frame([square]))
     text = str(cubes(grid()).rasterize("fields.gpkg", name="crop", background=0))
     assert ".rasterize('fields.gpkg', name='crop', background=0)" in text
 

@@ -11,6 +11,7 @@ import numpy as np
 import pystac
 import pytest
 import shapely
+from label_making import cubes, frame, grid, mask, put_together
 
 import geopipes as gp
 from geopipes.datacubes.cube import Window
@@ -20,7 +21,6 @@ from geopipes.labels.opening import label_asset, opened
 from geopipes.labels.rowgroups import RowGroups
 from geopipes.labels.sources import IndexedFile, Loaded
 from geopipes.testing import synthetic_town
-from tests.test_labels import cubes, frame, grid, mask, put_together
 
 FORMATS = ["gpkg", "fgb", "shp", "geojson", "parquet", "groups.parquet"]
 

@@ -131,8 +131,8 @@ def check_touching(vectors: Vectors, cubes: Cubes, name: str) -> None:
     here = None if there[0] is None else tuple(round(edge, 6) for edge in there[0])
     raise GridError(
         f"rasterize(name={name!r}): no feature of {vectors.name} touches the grid. In {vectors.crs.name} they lie "
-        f"within {tuple(round(edge, 6) for edge in vectors.bounds)}, and the grid within {here}; in its own CRS, {grid.crs}, "
-        f"that is {tuple(grid.boundingbox.bbox)}"
+        f"within {tuple(round(edge, 6) for edge in vectors.bounds)}, and the grid within {here}; "
+        f"in its own CRS, {grid.crs}, that is {tuple(grid.boundingbox.bbox)}"
     )
 
 
