@@ -13,7 +13,7 @@ import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from label_making import UTM, cubes, frame, grid, mask, put_together
+from label_making import UTM, cubes, frame, grid, mask, put_together, told
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
@@ -39,7 +39,7 @@ polygons = st.lists(points.map(shapely.Polygon), min_size=1, max_size=6)
 def test_masks_are_those_of_rasterio_whatever_the_chips(
     shapes: list[Any], resolution: float, size: int, side: int, overlap: Any
 ) -> None:
-    here = grid(resolution=resolution)
+    here = told(grid(resolution=resolution))
     features = frame(shapes, here, kind=range(1, len(shapes) + 1))
     pairs = list(zip(features.geometry, features.kind, strict=True))
     expected = rasterize(pairs[::-1] if overlap == "first" else pairs, here.shape, transform=here.affine, dtype="uint8")
