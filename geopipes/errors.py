@@ -16,6 +16,7 @@
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
     ├── MapError              a map that cannot be made or written as asked
     ├── LoaderError           worker processes that ended, or have no room
+    ├── ForkError             a fork of a process that had used the network
     ├── ReadError             pixels that could not be read
     ├── ScoreError            predictions, labels or samples that cannot be compared as asked
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
@@ -83,6 +84,10 @@ class ReadError(GeopipesError, OSError):
     """Pixels that could not be read."""
 
 
+class ForkError(GeopipesError, RuntimeError):
+    """A process that was forked from one that had used the network, and would use it too."""
+
+
 class LoaderError(GeopipesError, RuntimeError):
     """Worker processes that ended before their work was done, or that have no room for it."""
 
@@ -117,3 +122,7 @@ class ShiftedGrids(UserWarning):
 
 class EmptyBatch(UserWarning):
     """All elements of a batch were refused; it is left out."""
+
+
+class CacheWarning(UserWarning):
+    """A cache on disk that is damaged or cannot be used; the run goes on without what it held."""

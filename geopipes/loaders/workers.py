@@ -35,6 +35,7 @@ from geopipes.loaders.ops import Each
 from geopipes.loaders.runs import keyed, ordered, read, straight
 from geopipes.loaders.shares import Share
 from geopipes.meters import CHIPS, Counts, Row
+from geopipes.read.stores import tell
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,7 @@ class Worker:
     @cached_property
     def _plan(self) -> Plan:
         plan: Plan = pickle.loads(self._pickled)
+        tell(plan.storage)
         if "torch" in sys.modules:
             import torch
 

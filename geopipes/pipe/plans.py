@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import StepError
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from geopipes import chips, orders, steps
     from geopipes.chips.choosing import Shares
+    from geopipes.chips.cutting import Coverage
     from geopipes.chips.grouping import Every, Kind
+    from geopipes.chips.matching import Side
     from geopipes.orders.epochs import Tail
 else:
     chips, orders, steps = (LazyModule(f"geopipes.{name}") for name in ("chips", "orders", "steps"))
@@ -29,11 +31,17 @@ else:
 T = TypeVar("T")
 R = TypeVar("R")
 
+DISK_BUDGET = 32 * 2**30
+"""Bytes of disk for tiles that are kept: 200,000 of them or so."""
+
 READING_THREADS = 8
 """Threads that read chips: decoding fills the cores while others wait for a disk or a network."""
 
 CACHE = 1 << 30
 """Bytes of decoded tiles that a process keeps: 250 stacks of 512 x 512 px with eight 16-bit bands."""
+
+REQUESTS = 64
+"""Requests in flight: at 40 ms each 1,600 a second, more than two cores decode."""
 
 
 class Plan(Pipe[T]):
@@ -146,6 +154,20 @@ class Plan(Pipe[T]):
         options: dict[str, Any] = {"kind": kind, "stride": stride, "every": every, "seed": seed}
         text = steps.call("sequences", length, **steps.given(chips.sequences, options))
         return self._whole(text, lambda windows: chips.sequences(windows, length, **options))
+
+    def match_dates(
+        self,
+        within: Mapping[str, Any],
+        *,
+        to: str,
+        side: Side | Mapping[str, Side] = "nearest",
+        optional: str | Collection[str] = (),
+        coverage: Coverage = "full",
+    ) -> Plan[T]:
+        """Choose one date of each input for each chip: see `geopipes.chips.match_dates`."""
+        options: dict[str, Any] = {"to": to, "side": side, "optional": optional, "coverage": coverage}
+        text = steps.call("match_dates", within, **steps.given(chips.match_dates, options))
+        return self._whole(text, lambda windows: chips.match_dates(windows, within, **options))
 
     def settle(self, *, threads: int = 8) -> Plan[T]:
         """Search for all points now, and leave out those without items: see `geopipes.chips.settle`."""
@@ -270,7 +292,15 @@ class Plan(Pipe[T]):
         text = steps.call("shard", rank, ranks, **steps.given(orders.shard, {"tail": tail}))
         return self._whole(text, lambda windows: orders.shard(windows, rank, ranks, tail=tail))
 
-    def read(self, *, threads: int = READING_THREADS, cache: int = CACHE) -> Pipe[T]:
+    def read(
+        self,
+        *,
+        threads: int = READING_THREADS,
+        cache: int = CACHE,
+        requests: int = REQUESTS,
+        disk: str | os.PathLike[str] | None = None,
+        disk_budget: int = DISK_BUDGET,
+    ) -> Pipe[T]:
         """Read the chips, in the plan's order, several in flight: from here on pixels move.
 
         One-to-one steps that follow run on the reading threads. A read that fails raises a `ReadError` that names
@@ -280,14 +310,30 @@ class Plan(Pipe[T]):
         ----------
         threads : that read; twice as many chips are in memory at most
         cache : bytes of decoded tiles that the process keeps, for all its pipes; chips that are near each other in
-            the plan are then made of tiles that are there. Each worker process of a loader has as many
+            the plan are then made of tiles that are there. Each worker process of a loader has as many. Of tiles in
+            stores an eighth as many bytes, compressed, may be there beside them, fetched ahead
+        requests : in flight at a time, where files lie in stores: the plan tells what is needed next, and the latency
+            hides behind the decoding of what is there. For each host or bucket, `geopipes.storage` sets a bound for
+            all pipes together
+        disk : a folder in which tiles of GeoTIFFs in stores are kept, as they came: what was read once is not fetched
+            again, in the next epoch or the next run. Processes of one machine may share it. Headers are kept without
+            this, in the user's cache
+        disk_budget : bytes of disk that it may take; what was not used for longest goes first
         """
+        if disk_budget < 0:
+            raise StepError(f"read(disk_budget={disk_budget}): give bytes of disk, 0 or more")
+        if requests < 1:
+            raise StepError(f"read(requests={requests}): at least one request is in flight")
         if threads < 1:
             raise StepError(f"read(threads={threads}): at least one thread reads")
         if cache < 0:
             raise StepError(f"read(cache={cache}): give bytes, 0 or more")
-        text = steps.call("read", **steps.given(Plan.read, {"threads": threads, "cache": cache}))
-        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache)))
+        options: dict[str, Any] = {"requests": requests, "disk_budget": disk_budget}
+        text = steps.call(
+            "read", **steps.given(Plan.read, {"threads": threads, "cache": cache, "disk": disk, **options})
+        )
+        options["disk"] = None if disk is None else os.path.abspath(os.path.expanduser(disk))
+        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache, **options)))
 
 
 def _typed(index: slice) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pystac
@@ -18,8 +17,12 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geopipes.errors import EmptySearch, NotGeoreferenced, ReadError, SourceError
 from geopipes.read.bands import Bands, Place, unknown, wanted
+from geopipes.read.facts import facts
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
+from geopipes.read.stores import StoreError
+from geopipes.read.stores.gdal import open_header
+from geopipes.threads import mapped
 
 OPENED_AT_ONCE = 16
 """Threads that open headers: they wait on the network, for about 3 round trips each."""
@@ -36,11 +39,13 @@ class Band:
     name : of the variable
     labels : names along its band dimension; None for a variable without one
     sources : one for each item, in the items' order
+    attrs : what the items state of it beyond: as `geopipes.read.facts.facts` gives it
     """
 
     name: str
     labels: tuple[str, ...] | None
     sources: tuple[Source, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sources(
@@ -112,10 +117,8 @@ def file_header(href: str, *, name: str | None = None) -> Header:
         it holds no bands (subdatasets, a vector file)
     """
     name = href if name is None else name
-    # Listing a remote folder for sidecar files costs more than the header itself.
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"} if "://" in href else {}
     try:
-        with rasterio.Env(**options), rasterio.open(href) as file:
+        with open_header(href) as file:
             _check_georeferenced(file, name)
             if file.count == 0:
                 found = ", ".join(file.subdatasets) or "nothing"
@@ -129,7 +132,7 @@ def file_header(href: str, *, name: str | None = None) -> Header:
             )
     except NotGeoreferencedWarning as error:  # rasterio's, where warnings are errors
         raise _not_georeferenced(name, NOTHING) from error
-    except RasterioError as error:
+    except (RasterioError, StoreError) as error:
         raise ReadError(f"{name}: the header could not be read: {str(error).replace(href, name)}") from error
 
 
@@ -166,8 +169,7 @@ def _headers(
                 missing[index, key] = None
             else:
                 known[index, key] = stated
-    with ThreadPoolExecutor(OPENED_AT_ONCE, "geopipes-headers") as pool:
-        known |= zip(missing, pool.map(read, missing), strict=True)
+    known |= zip(missing, mapped(read, [*missing], OPENED_AT_ONCE), strict=True)
     return [{name: known[index, place.asset] for name, place in each.items()} for index, each in enumerate(places)]
 
 
@@ -215,7 +217,7 @@ def _band(
                 f"{item.id!r} has {each or 'one'}; ask for them one by one, as '{places[0].asset}#1'"
             )
     found = zip(items, places, headers, strict=True)
-    return Band(name, labels[0], tuple(_source(*each, modifier) for each in found))
+    return Band(name, labels[0], tuple(_source(*each, modifier) for each in found), facts(name, items, places))
 
 
 def _labels(place: Place, header: Header) -> tuple[str, ...] | None:

@@ -31,7 +31,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises
     ------
     TensorError
-        For no samples, and for samples whose keys differ.
+        For no samples, for samples whose keys differ, and for series of different lengths.
     """
     if not samples:
         raise TensorError("collate: there are no samples; a batch needs at least one")
@@ -43,7 +43,23 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 f"collate: samples 0 and {position} differ in {', '.join(map(repr, different))}; needed the"
                 " same keys in all samples of a batch: add or drop these in a step before batch()"
             )
+    _check_dates(samples)
     return {key: _column([sample[key] for sample in samples]) for key in samples[0]}
+
+
+def _check_dates(samples: Sequence[Mapping[str, Any]]) -> None:
+    """Raise where tensors of samples have other dates than each other: a list of them would go unnoticed for long."""
+    for key in samples[0]:
+        if key != "time" and key.removesuffix("_time") not in samples[0].keys() - {key}:
+            continue
+        lengths = [len(sample[key]) for sample in samples if isinstance(sample[key], torch.Tensor)]
+        if len({*lengths}) > 1:
+            other = next(i for i, dates in enumerate(lengths) if dates != lengths[0])
+            raise TensorError(
+                f"collate: {key!r} has {lengths[0]} dates in sample 0, and {lengths[other]} in sample {other}: write "
+                f"tensor(..., length={max(lengths)}, fill=0), which pads and says what is there in 'time_mask', or "
+                "composite(...) before"
+            )
 
 
 def _column(values: list[Any]) -> Any:

@@ -22,7 +22,10 @@ from geopipes.steps import Step
 TOLD: Mapping[Callable[..., Any], Callable[..., list[Edit]]] = {
     pixels.scale: pixels.scaling,
     pixels.normalized_difference: pixels.differencing,
+    pixels.to_decibel: pixels.decibels,
+    pixels.spectral_index: pixels.indexing,
     pixels.mask_values: pixels.masking,
+    pixels.mask_clouds: pixels.clouding,
     normalizing.normalize: normalizing.normalization,
     labels.remap: labels.remapping,
 }
@@ -82,7 +85,7 @@ class Program:
                 if part.function not in TOLD or part.margin:
                     return None
                 told = TOLD[part.function](small, *part.args, **part.kwargs)
-                edits += told
+                edits += [edit for edit in told if not edit.drops]  # nothing that follows reads the others
                 with templates():
                     small = edited(small, told)
         bands = set(small.dims) - {*LYING}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import rasterio
@@ -18,6 +17,7 @@ from geopipes.meters import BY_GDAL, FROM_AFAR
 from geopipes.read.files.layouts import GDAL_ERRORS, Array, File, Layout, Level
 from geopipes.read.sources import Source
 from geopipes.read.stated import DTYPES, named_crs
+from geopipes.read.stores.gdal import doubt, far, network, open_raster
 
 KEPT_OPEN = 48
 """Rasters a thread keeps open: with 16 threads 768, of the 1,024 files that Linux lets a process open."""
@@ -55,7 +55,7 @@ class GdalFile(File):
         self, source: Source, signed: str, layout: Layout, reason: str, raster: rasterio.DatasetReader
     ) -> None:
         super().__init__(source, signed, layout, reason)
-        self.part = BY_GDAL if signed.startswith("file://") or "://" not in signed else FROM_AFAR
+        self.part = FROM_AFAR if far(signed) else BY_GDAL
         self._alpha = alpha_band(raster)
         self._keep(0, raster)
 
@@ -65,8 +65,14 @@ class GdalFile(File):
             _kept.rasters.pop(key).close()
 
     def _read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
-        window, raster = self._window(level, row, col), self._raster(level)
+        window = self._window(level, row, col)
         inside = out[:, : window.height, : window.width]
+        with network(self._signed):
+            self._read_window(self._raster(level), window, bands, inside)
+
+    def _read_window(
+        self, raster: rasterio.DatasetReader, window: Window, bands: tuple[int, ...], inside: Array
+    ) -> None:
         if len({self.layout.dtypes[band - 1] for band in bands}) == 1:
             raster.read(bands, window=window, out=inside)
             return
@@ -74,12 +80,16 @@ class GdalFile(File):
             raster.read(band, window=window, out=plane)
 
     def _read_mask(self, level: int, row: int, col: int, out: Array) -> None:
-        window, raster = self._window(level, row, col), self._raster(level)
-        shown = raster.read_masks(1, window=window) if self._alpha is None else raster.read(self._alpha, window=window)
+        window = self._window(level, row, col)
+        with network(self._signed):
+            raster = self._raster(level)
+            alpha = self._alpha
+            shown = raster.read_masks(1, window=window) if alpha is None else raster.read(alpha, window=window)
         out[: window.height, : window.width] = shown > 0
 
     def _failed(self, what: str, error: BaseException) -> ReadError:
         self.close()
+        doubt(self._signed)
         return super()._failed(what, error)
 
     def _window(self, level: int, row: int, col: int) -> Window:
@@ -100,16 +110,6 @@ class GdalFile(File):
         _kept.rasters[self, level] = raster
         while len(_kept.rasters) > KEPT_OPEN:
             _kept.rasters.popitem(last=False)[1].close()
-
-
-def open_raster(signed: str, level: int = 0) -> rasterio.DatasetReader:
-    """Open a raster at full resolution, or as its overview of a level from 1."""
-    environment: AbstractContextManager[object] = nullcontext()
-    if "://" in signed:
-        # Listing a remote folder for sidecar files costs more than a chip.
-        environment = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
-    with environment:
-        return rasterio.open(signed) if level == 0 else rasterio.open(signed, overview_level=level - 1)
 
 
 def close_rasters() -> None:
