@@ -17,6 +17,7 @@ from geopipes import (
     chips,
     composites,
     datacubes,
+    labels,
     maps,
     normalizing,
     orders,
@@ -61,6 +62,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.cubes, datacubes.from_xarray),
     (geopipes.Pipe.stack, datacubes.stack),
     (geopipes.Pipe.join, datacubes.join),
+    *((getattr(geopipes.Pipe, name), getattr(labels, name)) for name in ("boxes", "rasterize", "remap")),
     (geopipes.Pipe.reproject, datacubes.reproject),
     (geopipes.Pipe.chip, chips.chip),
     *(
@@ -152,6 +154,7 @@ def test_imports_point_one_way() -> None:
         "grids",
         "catalogs",
         "datacubes",
+        "labels",
         "fingerprints",
         "chips",
         "orders",

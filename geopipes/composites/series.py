@@ -11,11 +11,7 @@ import xarray as xr
 
 from geopipes.composites.periods import Dates
 from geopipes.errors import StepError, UnknownBand
-<<<<<<< HEAD
-from geopipes.kinds import CATEGORICAL, STALE, is_categorical
-=======
 from geopipes.kinds import STALE, is_categorical
->>>>>>> time
 
 Array = npt.NDArray[Any]
 Methods = str | Mapping[str, str]
@@ -60,17 +56,6 @@ def methods(
     return {name: named.get(name, named.get("*", "")) for name in names}
 
 
-<<<<<<< HEAD
-def _classes(variable: xr.DataArray) -> str | None:
-    """Say by what a variable seems to hold classes; None where it does not."""
-    if is_categorical(str(variable.name), variable.dtype, variable.attrs):
-        return "is a quality band, or says so by its attributes"
-    guessed = variable.dtype.kind in "iub" and variable.dtype.itemsize == 1 and CATEGORICAL not in variable.attrs
-    return f"is {variable.dtype}" if guessed else None
-
-
-=======
->>>>>>> time
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Give the float that holds means of a dtype: what xarray's ``where`` makes of it."""
     small = dtype.kind in "iub" and dtype.itemsize <= 2

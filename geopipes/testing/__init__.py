@@ -18,10 +18,6 @@ from geopipes.testing.api import LocalAPI, serve
 from geopipes.testing.faults import Fault
 from geopipes.testing.floods import Flood, synthetic_flood
 from geopipes.testing.objects import ObjectServer, object_server
-<<<<<<< HEAD
-from geopipes.testing.floods import Flood, synthetic_flood
-=======
->>>>>>> time
 from geopipes.testing.scenes import Synthetic, synthetic_scenes
 from geopipes.testing.towns import Town, synthetic_town
 from geopipes.testing.world import CLASSES, LandCover
