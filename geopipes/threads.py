@@ -6,8 +6,10 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from operator import length_hint
-from threading import Condition, Lock, Thread, current_thread, get_ident
+from threading import Condition, Event, Lock, Thread, current_thread, get_ident
+from time import sleep
 from typing import Any, Generic, TypeVar, cast
 from weakref import finalize
 
@@ -57,6 +59,15 @@ def in_order(
         end()
 
 
+def pause(seconds: float) -> bool:
+    """Sleep; say whether it was for nothing, as nobody waits any more for what this thread works on."""
+    shift = _at_work.get()
+    if shift is None:
+        sleep(seconds)
+        return False
+    return shift.ended(seconds)
+
+
 class _Anchor:
     """Goes with the frame that holds it."""
 
@@ -72,9 +83,11 @@ class _Shift(Generic[R]):
         self._allowed, self._wanted, self._failed = ahead, 0, sys.maxsize
         self._done: dict[int, tuple[int, R | None, BaseException | None]] = {}
         self._over = False
+        self._left = Event()
 
     def run(self) -> None:
         """Work until there is nothing left to do."""
+        _at_work.set(self)
         while (task := self._begin()) is not None:
             self._finish(task[0], (task[1], *_outcome(self._work, task[1])))
 
@@ -91,9 +104,14 @@ class _Shift(Generic[R]):
 
     def end(self) -> None:
         """Let nothing more begin."""
+        self._left.set()
         with self._may_begin:
             self._over = True
             self._may_begin.notify_all()
+
+    def ended(self, seconds: float) -> bool:
+        """Wait for the end, at most so long; say whether it came."""
+        return self._left.wait(seconds)
 
     def _begin(self) -> tuple[int, int] | None:
         with self._may_begin:
@@ -123,6 +141,10 @@ class _Shift(Generic[R]):
     def _tell(self) -> None:
         if self._ready():
             self._may_take.notify()
+
+
+_at_work: ContextVar[_Shift[Any] | None] = ContextVar("at_work", default=None)
+"""The shift that this thread belongs to."""
 
 
 def _outcome(work: Callable[[int], R], position: int) -> tuple[R | None, BaseException | None]:

@@ -15,8 +15,10 @@ import xarray as xr
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template
 from geopipes.datacubes.stackcube import StackCube
+from geopipes.errors import ReadError
 from geopipes.meters import WAITING, timed
 from geopipes.read.draws import current
+from geopipes.read.failures import DEFAULT, Asking, Failure, Ledger, Policy, Told, asking, nobody
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
 
@@ -73,12 +75,16 @@ class Reading:
     threads : that read
     cache : bytes of decoded tiles that are kept
     needed : pixels around each chip that steps after read need
+    policy : what is to be done about reads that fail
+    ledger : where these stand; None for nowhere
     """
 
     windows: Windows
     threads: int
     cache: int
     needed: int = 0
+    policy: Policy = DEFAULT
+    ledger: Ledger | None = None
 
     def needing(self, step: Step) -> Reading:
         """Reckon with the margin of a step after read.
@@ -101,26 +107,34 @@ class Reading:
         return self.windows.steps
 
     @contextmanager
-    def loading(self, positions: Sequence[int], loads: Loads | None = None) -> Iterator[Callable[[int], Any]]:
-        """Begin to read chips; what is given reads one, on any thread.
+    def loading(
+        self, positions: Sequence[int], loads: Loads | None = None, tell: Told = nobody
+    ) -> Iterator[Callable[[int], Any]]:
+        """Begin to read chips; what is given reads one, on any thread, or raises `Skipped`.
 
         Parameters
         ----------
         positions : the chips, in the order in which they will be asked for: so the cache knows what comes next
         loads : reads the chip at a position, without its margin; by default it is read to a Dataset, with it
+        tell : is told of each read that failed
         """
+        gone: dict[str, Failure] = {}
         margin = self.windows.margin if loads is None else 0
         loads = loads or load
         with shared(self.cache).expecting() as uses:
             outlook = Outlook(self.windows, positions, uses, margin)
 
             def one(position: int) -> Any:
-                token = current.set(uses)
+                chip = Asking(self.policy, tell, gone, self.windows.values("id", position), position)
+                tokens = current.set(uses), asking.set(chip)
                 try:
                     outlook.before(position)
                     return loads(self.windows, position)
+                except ReadError as error:
+                    chip.ended(error)
                 finally:
-                    current.reset(token)
+                    current.reset(tokens[0])
+                    asking.reset(tokens[1])
 
             yield one
 
@@ -162,10 +176,14 @@ class Outlook:
 
     def _tell(self, position: int) -> int:
         cube, window = self._windows.window(position)
+        its = asking.get()  # what fails for a passing reason is tried again when the chip is read
+        once = asking.set(Asking(replace(its.policy, retries=0), gone=its.gone))
         try:
             keys = cube.keys(window.grown(self._margin))
         except Exception:  # whatever opening a file raises is raised again, of the right chip, when that is read
             return 0
+        finally:
+            asking.reset(once)
         self._uses.add(keys)
         return len(keys)
 

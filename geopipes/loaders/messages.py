@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from geopipes.errors import StepError
 from geopipes.loaders.ops import Each
 from geopipes.meters import Counts, Row
+from geopipes.read.failures import Failure as Unread
 
 if TYPE_CHECKING:
     from geopipes.loaders.slots import Layout
@@ -80,6 +81,7 @@ class Report:
     failures : by row
     kept : whether a step holds what it saw of the slot
     counts : where the time went since the last report, of a run that is watched
+    unread : reads that failed since the last report
     """
 
     run: int
@@ -88,6 +90,7 @@ class Report:
     failures: dict[int, Failure] = field(default_factory=dict)
     kept: bool = False
     counts: Mapping[Row, Counts] = field(default_factory=dict)
+    unread: Sequence[Unread] = ()
 
 
 class Failure(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import rasterio
@@ -13,9 +13,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from geopipes.errors import ReadError
 from geopipes.meters import BY_GDAL, FROM_AFAR
-from geopipes.read.files.layouts import GDAL_ERRORS, Array, File, Layout, Level
+from geopipes.read.failures import is_remote
+from geopipes.read.files.layouts import Array, File, Layout, Level
+from geopipes.read.gdal import GDAL_ERRORS, forget, from_afar
 from geopipes.read.sources import Source
 from geopipes.read.stated import DTYPES, named_crs
 
@@ -39,7 +40,7 @@ class _Kept(threading.local):
     """The rasters that one thread has open, the one used last at the end: GDAL's are not to be shared."""
 
     def __init__(self) -> None:
-        self.rasters: OrderedDict[tuple[GdalFile, int], rasterio.DatasetReader] = OrderedDict()
+        self.rasters: OrderedDict[tuple[GdalFile, int, str], rasterio.DatasetReader] = OrderedDict()
 
 
 _kept = _Kept()
@@ -55,9 +56,9 @@ class GdalFile(File):
         self, source: Source, signed: str, layout: Layout, reason: str, raster: rasterio.DatasetReader
     ) -> None:
         super().__init__(source, signed, layout, reason)
-        self.part = BY_GDAL if signed.startswith("file://") or "://" not in signed else FROM_AFAR
+        self.part = FROM_AFAR if is_remote(signed) else BY_GDAL
         self._alpha = alpha_band(raster)
-        self._keep(0, raster)
+        self._keep((self, 0, signed), raster)
 
     def close(self) -> None:
         """Close what this thread has open of it; other threads close theirs when they need the place."""
@@ -78,9 +79,9 @@ class GdalFile(File):
         shown = raster.read_masks(1, window=window) if self._alpha is None else raster.read(self._alpha, window=window)
         out[: window.height, : window.width] = shown > 0
 
-    def _failed(self, what: str, error: BaseException) -> ReadError:
-        self.close()
-        return super()._failed(what, error)
+    def _mend(self, href: str) -> None:
+        super()._mend(href)
+        forget(href)
 
     def _window(self, level: int, row: int, col: int) -> Window:
         (height, width), (rows, cols) = self.layout.levels[level].shape, self.layout.levels[level].tile
@@ -88,27 +89,25 @@ class GdalFile(File):
         return Window(left, top, min(cols, width - left), min(rows, height - top))
 
     def _raster(self, level: int) -> rasterio.DatasetReader:
-        raster = _kept.rasters.get((self, level))
+        key = self, level, self._signed
+        raster = _kept.rasters.get(key)
         if raster is None:
-            raster = open_raster(self._signed, level)
-            self._keep(level, raster)
-        _kept.rasters.move_to_end((self, level))
+            raster = open_raster(key[2], level)
+            self._keep(key, raster)
+        _kept.rasters.move_to_end(key)
         return raster
 
-    def _keep(self, level: int, raster: rasterio.DatasetReader) -> None:
+    @staticmethod
+    def _keep(key: tuple[GdalFile, int, str], raster: rasterio.DatasetReader) -> None:
         """Keep a raster open, and close the one that was not used for longest where there are too many."""
-        _kept.rasters[self, level] = raster
+        _kept.rasters[key] = raster
         while len(_kept.rasters) > KEPT_OPEN:
             _kept.rasters.popitem(last=False)[1].close()
 
 
 def open_raster(signed: str, level: int = 0) -> rasterio.DatasetReader:
     """Open a raster at full resolution, or as its overview of a level from 1."""
-    environment: AbstractContextManager[object] = nullcontext()
-    if "://" in signed:
-        # Listing a remote folder for sidecar files costs more than a chip.
-        environment = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
-    with environment:
+    with from_afar() if is_remote(signed) else nullcontext():
         return rasterio.open(signed) if level == 0 else rasterio.open(signed, overview_level=level - 1)
 
 

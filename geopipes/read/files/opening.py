@@ -10,12 +10,13 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from geopipes.errors import NotGeoreferenced, ReadError
 from geopipes.meters import OPENING, holding, timed
+from geopipes.read.failures import Signature, asking, persist
 from geopipes.read.files.bycog import CogFile, identity
 from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of, open_raster
 from geopipes.read.files.checks import check_bands, check_header
 from geopipes.read.files.fitting import Unfit, fit
-from geopipes.read.files.layouts import GDAL_ERRORS, File, cause, named
-from geopipes.read.headers import signed_href
+from geopipes.read.files.layouts import File, named
+from geopipes.read.gdal import GDAL_ERRORS, cause, forget
 from geopipes.read.sources import Source
 
 KEPT = 4096
@@ -120,17 +121,24 @@ def _entry(source: Source) -> _Entry:
 
 
 def _open(source: Source) -> File:
-    signed = signed_href(
-        source.href, item=source.item, collection=source.collection, asset=source.asset, modifier=source.modifier
-    )
+    gone = asking.get().gone
+    if gone is not None and (known := gone.get(source.href)) is not None:
+        raise known.error()
+    signature, what = Signature(source), f"{named(source)}: the file could not be read"
+    errors = (OSError, *GDAL_ERRORS)
+
+    def work() -> File:
+        return _chosen(source, signature.href)
+
     try:
         with timed(OPENING):
-            return _chosen(source, signed)
+            return persist(work, signature, what=what, errors=errors, text=cause, mend=forget)
     except NotGeoreferencedWarning as warning:  # an error where warnings are
         raise NotGeoreferenced(f"{named(source)}: the file has neither CRS nor affine transform") from warning
-    except GDAL_ERRORS as error:
-        reason = cause(error, signed, source.href)
-        raise ReadError(f"{named(source)}: the file could not be read: {reason}") from error
+    except ReadError as error:
+        if gone is not None and error.failure is not None and error.failure.kind in ("auth", "missing"):
+            gone[source.href] = error.failure
+        raise
 
 
 def _chosen(source: Source, signed: str) -> File:
