@@ -118,14 +118,14 @@ class Reading:
         loads : reads the chip at a position, without its margin; by default it is read to a Dataset, with it
         tell : is told of each read that failed
         """
-        gone: dict[str, Failure] = {}
+        lost: dict[str, Failure] = {}
         margin = self.windows.margin if loads is None else 0
         loads = loads or load
         with shared(self.cache).expecting() as uses:
             outlook = Outlook(self.windows, positions, uses, margin)
 
             def one(position: int) -> Any:
-                chip = Asking(self.policy, tell, gone, self.windows.values("id", position), position)
+                chip = Asking(self.policy, tell, lost, self.windows.values("id", position), position)
                 tokens = current.set(uses), asking.set(chip)
                 try:
                     outlook.before(position)
@@ -177,7 +177,7 @@ class Outlook:
     def _tell(self, position: int) -> int:
         cube, window = self._windows.window(position)
         its = asking.get()  # what fails for a passing reason is tried again when the chip is read
-        once = asking.set(Asking(replace(its.policy, retries=0), gone=its.gone))
+        once = asking.set(Asking(replace(its.policy, retries=0), lost=its.lost))
         try:
             keys = cube.keys(window.grown(self._margin))
         except Exception:  # whatever opening a file raises is raised again, of the right chip, when that is read

@@ -19,7 +19,7 @@ from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take
 from geopipes.loaders.shares import Share, torch_worker
 from geopipes.loaders.tallies import Tally
 from geopipes.meters import metering
-from geopipes.read.failures import Skipped, Told, nobody
+from geopipes.read.failures import Skipped, Told
 from geopipes.threads import in_order
 
 if TYPE_CHECKING:
@@ -45,9 +45,12 @@ class Reading(Protocol):
     def __len__(self) -> int: ...
 
     def loading(
-        self, positions: Sequence[int], loads: Any = None, tell: Told = nobody
+        self, positions: Sequence[int], loads: Any = None, *tell: Told
     ) -> AbstractContextManager[Callable[[int], Any]]:
-        """Begin to read these elements in this order; what is given reads the one at a position."""
+        """Begin to read these elements in this order; what is given reads the one at a position.
+
+        Of a source with ``windows``, ``tell`` is told of reads that fail.
+        """
 
 
 class Run(Iterator[Any]):
@@ -219,7 +222,7 @@ def _elements(
     if mine is not None:
         positions = [*filter(mine, positions)]
     sampler, works = straight(source, each, partial(_fresh_rows, rows // share.ranks, len(source), share.ranks))
-    with source.loading(positions, sampler, nobody if tally is None else tally.tell) as load:
+    with source.loading(positions, sampler, *([] if tally is None else [tally.tell])) as load:
         work: Callable[[int], Any] = partial(read, load, works)
         if profile is not None:
             work = profile.reading(work, straight=len(each) - len(works) if sampler else 0)
@@ -229,7 +232,12 @@ def _elements(
 
 def tally_of(source: Any, share: Share, block: int) -> Tally | None:
     """Give what counts the chips of a run; None where there are none."""
-    return Tally(source, share, block) if isinstance(getattr(source, "windows", None), Windows) else None
+    return Tally(source, share, block) if has_windows(source) else None
+
+
+def has_windows(source: Any) -> bool:
+    """Say whether the elements of a source are the chips of a plan."""
+    return isinstance(getattr(source, "windows", None), Windows)
 
 
 def streamed(

@@ -102,7 +102,7 @@ class Tally:
             self._ledger.flush()
 
     def _positions(self, position: int) -> Sequence[int]:
-        """Give the positions of this rank that an element that comes out is made of, with holes that are left behind."""
+        """Give the positions of this rank that an element that comes out is made of, and holes that stayed behind."""
         if self._block == 1:
             return [*sorted(hole for hole in self._holes if hole < position), position]
         first = position * self._block

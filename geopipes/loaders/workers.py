@@ -33,7 +33,7 @@ from geopipes.errors import StepError
 from geopipes.loaders import reports
 from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, Plan, Report
 from geopipes.loaders.ops import Each
-from geopipes.loaders.runs import keyed, ordered, read, straight
+from geopipes.loaders.runs import has_windows, keyed, ordered, read, straight
 from geopipes.loaders.shares import Share
 from geopipes.meters import CHIPS, Counts, Row
 from geopipes.read.failures import Failure as Unread
@@ -184,7 +184,8 @@ class Running:
         self._stop = len(source)
         positions = share.positions(order.group * plan.rows * share.ranks, self._stop)
         sampler, works = straight(source, each, lambda: self)
-        load = self._opened.enter_context(source.loading(positions, sampler, self._unread.append))
+        tell = [self._unread.append] if has_windows(source) else []
+        load = self._opened.enter_context(source.loading(positions, sampler, *tell))
         first = len(each) - len(works) if sampler else 0
         self.read = self._watched(partial(read, load, works), source, each, straight=first)
 

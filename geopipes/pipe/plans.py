@@ -160,7 +160,7 @@ class Plan(Pipe[T]):
         """Give the plan as a table, a row for each chip: see `geopipes.chips.table`."""
         return chips.table(self._value.get(), items=items, coverage=coverage, crs=crs)
 
-    def query(self, condition: str | npt.ArrayLike | pd.Series[Any] | pd.DataFrame) -> Plan[T]:
+    def query(self, condition: str | npt.ArrayLike | pd.Series[Any] | pd.DataFrame | pd.Index[Any]) -> Plan[T]:
         """Keep the chips for which a condition on the table holds: see `geopipes.chips.query`."""
         text = steps.call("query", condition)
         return self._whole(text, lambda windows: chips.query(windows, condition))

@@ -7,10 +7,10 @@ from geopipes.read.failures.ledgers import Ledger, opened
 from geopipes.read.failures.policies import DEFAULT, RETRIES, TIMEOUT, OnError, Policy
 from geopipes.read.failures.records import Failure, Span
 from geopipes.read.failures.signing import Signature, SigningError, signed_href
-from geopipes.read.failures.trying import persist
+from geopipes.read.failures.trying import check_lost, persist
 
 __all__ = [
     "DEFAULT", "RETRIES", "TIMEOUT", "Asking", "Cause", "Counts", "Failure", "Kind", "Ledger", "OnError", "Policy",
-    "Signature", "SigningError", "Skipped", "Span", "Told", "asking", "classified", "is_remote", "nobody", "opened",
-    "persist", "signed_href", "timeout",
+    "Signature", "SigningError", "Skipped", "Span", "Told", "asking", "check_lost", "classified", "is_remote", "nobody",
+    "opened", "persist", "signed_href", "timeout",
 ]  # fmt: skip

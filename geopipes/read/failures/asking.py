@@ -32,15 +32,15 @@ class Asking:
     ----------
     policy : what is to be done about reads that fail
     tell : takes down what failed
-    gone : files that could not be opened for a lasting reason, by href, for all chips of a run: they are not asked for
-        once more for each; None to remember none
+    lost : what could not be read for a lasting reason, for all chips of a run: it is not asked for once more for each.
+        None to remember nothing
     chip, position : its id, and its place in the order; None for what is read without a plan
     masked : what was made not valid so far
     """
 
     policy: Policy = DEFAULT
     tell: Told = nobody
-    gone: dict[str, Failure] | None = None
+    lost: dict[str, Failure] | None = None
     chip: int | None = None
     position: int | None = None
     masked: list[Failure] = field(default_factory=list)

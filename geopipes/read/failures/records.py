@@ -66,4 +66,6 @@ class Failure:
 
 def unsigned_text(text: str, signed: str, href: str) -> str:
     """Take the signatures of a href out of a text."""
-    return re.sub(rf"{re.escape(href)}[?&][^\s'\"]*", href, text.replace(signed, href)) if href else text
+    if not signed or not href:
+        return text
+    return re.sub(rf"{re.escape(href)}[?&][^\s'\"]*", href, text.replace(signed, href))

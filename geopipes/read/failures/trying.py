@@ -43,7 +43,7 @@ def persist(
     ----------
     work : reads
     signature : of the file's href, by which ``work`` reads
-    what : could not be read, for errors
+    what : could not be read, for errors; names it in a run
     errors : that count as reads that failed
     text : gives what an error says
     mend : makes ready for another try
@@ -53,7 +53,7 @@ def persist(
     ReadError
         with its ``failure``, when no try is left
     """
-    attempts, source = 0, signature.source
+    attempts, source, lost = 0, signature.source, asking.get().lost
     tries = _Tries(signature, mend)
     while True:
         attempts, href = attempts + 1, ""
@@ -68,11 +68,20 @@ def persist(
             failure = Failure.of(source, cause.kind, message, attempts)
             if not tries.again(cause, href):
                 mend(href)  # for whoever reads it later
+                if lost is not None and cause.kind != "transient":
+                    lost[what] = failure
                 raise failure.error() from error
             continue
         if attempts > 1:
             asking.get().took("recovered", Failure.of(source, cause.kind, message, attempts))
         return result
+
+
+def check_lost(what: str) -> None:
+    """Raise again what could not be read before in this run, for a lasting reason."""
+    lost = asking.get().lost
+    if lost and (known := lost.get(what)) is not None:
+        raise known.error()
 
 
 class _Tries:

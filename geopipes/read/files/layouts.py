@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from geopipes.errors import ReadError
 from geopipes.meters import DECODING, Row, timed
-from geopipes.read.failures import Signature, persist
+from geopipes.read.failures import Signature, check_lost, persist
 from geopipes.read.gdal import cause
 from geopipes.read.sources import Source
 
@@ -157,8 +157,9 @@ class File(ABC):
             with timed(self.part, decoded=size):
                 read()
 
+        what = f"{self._name}: {what} could not be read"
+        check_lost(what)
         try:
-            what = f"{self._name}: {what} could not be read"
             persist(work, self._signature, what=what, errors=self.failures, text=cause, mend=self._mend)
         except ReadError:
             self.broken = True

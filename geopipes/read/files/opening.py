@@ -8,9 +8,9 @@ from collections import OrderedDict
 
 from rasterio.errors import NotGeoreferencedWarning
 
-from geopipes.errors import NotGeoreferenced, ReadError
+from geopipes.errors import NotGeoreferenced
 from geopipes.meters import OPENING, holding, timed
-from geopipes.read.failures import Signature, asking, persist
+from geopipes.read.failures import Signature, check_lost, persist
 from geopipes.read.files.bycog import CogFile, identity
 from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of, open_raster
 from geopipes.read.files.checks import check_bands, check_header
@@ -121,24 +121,18 @@ def _entry(source: Source) -> _Entry:
 
 
 def _open(source: Source) -> File:
-    gone = asking.get().gone
-    if gone is not None and (known := gone.get(source.href)) is not None:
-        raise known.error()
     signature, what = Signature(source), f"{named(source)}: the file could not be read"
     errors = (OSError, *GDAL_ERRORS)
 
     def work() -> File:
         return _chosen(source, signature.href)
 
+    check_lost(what)
     try:
         with timed(OPENING):
             return persist(work, signature, what=what, errors=errors, text=cause, mend=forget)
     except NotGeoreferencedWarning as warning:  # an error where warnings are
         raise NotGeoreferenced(f"{named(source)}: the file has neither CRS nor affine transform") from warning
-    except ReadError as error:
-        if gone is not None and error.failure is not None and error.failure.kind in ("auth", "missing"):
-            gone[source.href] = error.failure
-        raise
 
 
 def _chosen(source: Source, signed: str) -> File:
