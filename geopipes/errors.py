@@ -17,6 +17,7 @@
     ├── MapError              a map that cannot be made or written as asked
     ├── LedgerError           a ledger of failures that cannot be kept or read
     ├── LoaderError           worker processes that ended, or have no room
+    ├── ForkError             a fork of a process that had used the network
     ├── ReadError             pixels that could not be read
     ├── ScoreError            predictions, labels or samples that cannot be compared as asked
     ├── StatisticsError       statistics that cannot be made, kept or used as asked
@@ -102,6 +103,10 @@ class LedgerError(GeopipesError, ValueError):
     """A ledger of failures that cannot be kept or read as asked."""
 
 
+class ForkError(GeopipesError, RuntimeError):
+    """A process that was forked from one that had used the network, and would use it too."""
+
+
 class LoaderError(GeopipesError, RuntimeError):
     """Worker processes that ended before their work was done, or that have no room for it."""
 
@@ -136,3 +141,7 @@ class ShiftedGrids(UserWarning):
 
 class EmptyBatch(UserWarning):
     """All elements of a batch were refused; it is left out."""
+
+
+class CacheWarning(UserWarning):
+    """A cache on disk that is damaged or cannot be used; the run goes on without what it held."""

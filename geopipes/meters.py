@@ -45,14 +45,15 @@ class Row(NamedTuple):
 
 OPENING = Row(Stage.PART, 0, "opening files")
 FETCHING = Row(Stage.PART, 1, "fetching bytes")
-DECODING = Row(Stage.PART, 2, "decoding tiles")
-BY_GDAL = Row(Stage.PART, 3, "tiles by GDAL")
-FROM_AFAR = Row(Stage.PART, 4, "remote tiles by GDAL")
-WAITING = Row(Stage.PART, 5, "waiting for another thread")
-COPYING = Row(Stage.PART, 6, "copying pixels")
-RESAMPLING = Row(Stage.PART, 7, "resampling pixels")
-COMPUTING = Row(Stage.PART, 8, "steps on pixels")
-RETRYING = Row(Stage.PART, 9, "waiting to try again")
+AFAR = Row(Stage.PART, 2, "bytes from afar")
+DECODING = Row(Stage.PART, 3, "decoding tiles")
+BY_GDAL = Row(Stage.PART, 4, "tiles by GDAL")
+FROM_AFAR = Row(Stage.PART, 5, "remote tiles by GDAL")
+WAITING = Row(Stage.PART, 6, "waiting for another thread")
+COPYING = Row(Stage.PART, 7, "copying pixels")
+RESAMPLING = Row(Stage.PART, 8, "resampling pixels")
+COMPUTING = Row(Stage.PART, 9, "steps on pixels")
+RETRYING = Row(Stage.PART, 10, "waiting to try again")
 PROCESSES = Row(Stage.STREAM, -2, "waiting for worker processes")
 CHIPS = Row(Stage.STREAM, -1, "waiting for chips")
 LOOP = Row(Stage.LOOP, 0, "your loop")
@@ -156,10 +157,10 @@ metering: ContextVar[Meter | None] = ContextVar("metering", default=None)
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
-def timed(row: Row, *, fetched: int = 0, decoded: int = 0) -> AbstractContextManager[Counts | None]:
+def timed(row: Row, *, calls: int = 1, fetched: int = 0, decoded: int = 0) -> AbstractContextManager[Counts | None]:
     """Count a block of code, and bytes, where a profile is asked for; else nothing happens."""
     meter = metering.get()
-    return _NOTHING if meter is None else meter.timing(row, fetched=fetched, decoded=decoded)
+    return _NOTHING if meter is None else meter.timing(row, calls=calls, fetched=fetched, decoded=decoded)
 
 
 @contextmanager

@@ -12,8 +12,21 @@ from typing import Any
 import pytest
 
 import geopipes
-from geopipes import catalogs, chips, datacubes, maps, normalizing, orders, pixels, scores, statistics, tensors
+from geopipes import (
+    catalogs,
+    chips,
+    composites,
+    datacubes,
+    maps,
+    normalizing,
+    orders,
+    pixels,
+    scores,
+    statistics,
+    tensors,
+)
 from geopipes.pipe.maps import Map
+from geopipes.read import stores
 
 ROOT = Path(geopipes.__file__).parent
 
@@ -53,6 +66,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.Pipe.scale, pixels.scale),
     (geopipes.Pipe.normalized_difference, pixels.normalized_difference),
     (geopipes.Pipe.mask_values, pixels.mask_values),
+    *((getattr(geopipes.Pipe, name), getattr(composites, name)) for name in ("composite", "fill_gaps", "interpolate")),
     (geopipes.Pipe.tensor, tensors.tensor),
     (geopipes.Pipe.normalize, normalizing.normalize),
     (geopipes.Pipe.statistics, statistics.statistics),
@@ -81,6 +95,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
         for name in ("kfold", "split_by_column", "split_by_polygon", "split_by_time")
     ),
     (geopipes.audit, orders.audit),
+    (geopipes.storage, stores.storage),
     (geopipes.mix, chips.mix),
     (geopipes.seek, chips.seek),
     (geopipes.Plan.split, orders.split),
@@ -126,6 +141,7 @@ def test_imports_point_one_way() -> None:
         "chips",
         "orders",
         "pixels",
+        "composites",
         "normalizing",
         "tensors",
         "loaders",

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from shapely.geometry import mapping, shape
 from geopipes.catalogs.scenes import Scenes, unique
 from geopipes.errors import CatalogError, EmptySearch
 from geopipes.read.headers import OPENED_AT_ONCE, Asset, file_header
+from geopipes.threads import mapped
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -103,8 +103,7 @@ def rasters(
     named = [_named(href, pattern, date_format, datetime) for href in dict.fromkeys(hrefs)]
     if not named:
         raise EmptySearch("rasters(): the list of paths is empty")
-    with ThreadPoolExecutor(OPENED_AT_ONCE, "geopipes-rasters") as pool:
-        headers = list(pool.map(lambda file: _header(file, collection, modifier), named))
+    headers = mapped(lambda file: _header(file, collection, modifier), named, OPENED_AT_ONCE)
     members: dict[str, list[tuple[_File, Header]]] = {}
     for file, header in zip(named, headers, strict=True):
         members.setdefault(file.item, []).append((file, header))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import xarray as xr
 
 from geopipes.chips.windows import Windows
-from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.datacubes.lazies import Array, first, spread, template, templates
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.errors import ReadError
 from geopipes.meters import WAITING, timed
+from geopipes.read import ahead, kept
 from geopipes.read.draws import current
-from geopipes.read.failures import DEFAULT, Asking, Failure, Ledger, Policy, Told, asking, nobody
+from geopipes.read.failures import DEFAULT, Asking, Ledger, Policy, Told, asking, nobody
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
 
@@ -29,6 +31,12 @@ OUTLOOK_USES = 2000
 
 OUTLOOK_CHIPS = 4
 """Chips ahead that are looked at before each is read, until the outlook is full."""
+
+OPENED_CHIPS = 64
+"""Chips ahead whose files are opened at a time, where that waits for the network."""
+
+AHEAD = 8
+"""What part of the budget for decoded tiles may be held, beside them, of bytes fetched ahead: they are compressed."""
 
 
 def load(windows: Windows, position: int) -> Any:
@@ -57,7 +65,8 @@ def look(windows: Windows, position: int) -> Any:
     cube, window = windows.window(position)
     position = range(len(windows))[position]
     grown = window.grown(windows.margin)
-    small = stepped(windows, position, identified(template(cube.dataset, grown.time), windows, position))
+    with templates():
+        small = stepped(windows, position, identified(template(cube.dataset, grown.time), windows, position))
     places = identified(cube.place(grown), windows, position)
     once = Once(windows, position)
     if not isinstance(small, dict):
@@ -77,6 +86,9 @@ class Reading:
     needed : pixels around each chip that steps after read need
     policy : what is to be done about reads that fail
     ledger : where these stand; None for nowhere
+    requests : in flight at a time, for bytes in stores
+    disk : the folder in which bytes of stores are kept; None for none
+    disk_budget : bytes of disk for them
     """
 
     windows: Windows
@@ -85,15 +97,21 @@ class Reading:
     needed: int = 0
     policy: Policy = DEFAULT
     ledger: Ledger | None = None
+    requests: int = ahead.REQUESTS
+    disk: str | None = None
+    disk_budget: int = 0
 
     def needing(self, step: Step) -> Reading:
-        """Reckon with the margin of a step after read.
+        """Reckon with the margin of a step after read, and with the dates it must see.
 
         Raises
         ------
         MarginTooSmall
             if the steps together need more pixels than the chips carry
+        StepError
+            if the step must see all dates, and the chips hold some
         """
+        self.windows.check_dates(step)
         needed = self.needed + step.margin
         self.windows.check_margin(step, sum(s.margin for s in self.steps) + needed)
         return replace(self, needed=needed)
@@ -107,9 +125,7 @@ class Reading:
         return self.windows.steps
 
     @contextmanager
-    def loading(
-        self, positions: Sequence[int], loads: Loads | None = None, tell: Told = nobody
-    ) -> Iterator[Callable[[int], Any]]:
+    def loading(self, positions: Sequence[int], loads: Loads | None = None, tell: Told = nobody) -> Iterator[Loading]:
         """Begin to read chips; what is given reads one, on any thread, or raises `Skipped`.
 
         Parameters
@@ -118,38 +134,93 @@ class Reading:
         loads : reads the chip at a position, without its margin; by default it is read to a Dataset, with it
         tell : is told of each read that failed
         """
-        lost: dict[str, Failure] = {}
+        asked = Asking(self.policy, tell, lost={})
         margin = self.windows.margin if loads is None else 0
         loads = loads or load
-        with shared(self.cache).expecting() as uses:
-            outlook = Outlook(self.windows, positions, uses, margin)
+        with kept.keeping(self.disk, self.disk_budget) as disk, shared(self.cache).expecting() as uses:
+            fetched = ahead.Fetching(requests=self.requests, budget=self.cache // AHEAD, disk=disk, asked=asked)
+            with closing(fetched):
+                outlook = Outlook(self.windows, positions, uses, fetched, margin)
+                yield Loading(partial(loads, self.windows), outlook, asked, self.windows)
 
-            def one(position: int) -> Any:
-                chip = Asking(self.policy, tell, lost, self.windows.values("id", position), position)
-                tokens = current.set(uses), asking.set(chip)
-                try:
-                    outlook.before(position)
-                    return loads(self.windows, position)
-                except ReadError as error:
-                    chip.ended(error)
-                finally:
-                    current.reset(tokens[0])
-                    asking.reset(tokens[1])
 
-            yield one
+@dataclass(frozen=True)
+class Loading:
+    """Reads the chip at a position, on any thread.
+
+    Attributes
+    ----------
+    loads : does
+    outlook : is told of it before and after
+    asked : what is to be done about reads that fail
+    windows : the plan
+    """
+
+    loads: Callable[[int], Any]
+    outlook: Outlook
+    asked: Asking
+    windows: Windows
+
+    def __call__(self, position: int) -> Any:
+        """Read a chip.
+
+        Raises
+        ------
+        Skipped
+            it could not be read, and is to be left out
+        """
+        chip = self.asked.of(self.windows.values("id", position), position)
+        token = asking.set(chip)
+        try:
+            with self.outlook.reading(position):
+                return self.loads(position)
+        except ReadError as error:
+            chip.ended(error)
+        finally:
+            asking.reset(token)
+
+    def leave(self) -> None:
+        """Wake threads that wait for bytes: nobody will take what they read."""
+        self.outlook.fetched.close()
 
 
 class Outlook:
-    """Tells the cache which tiles the chips ahead will use, always those of a chip before it is read."""
+    """Tells which tiles the chips ahead will use: the cache, and what fetches them from stores.
 
-    def __init__(self, windows: Windows, positions: Sequence[int], uses: Uses, margin: int) -> None:
+    Always those of a chip before it is read.
+
+    Attributes
+    ----------
+    fetched : bytes of tiles in stores
+    """
+
+    def __init__(
+        self, windows: Windows, positions: Sequence[int], uses: Uses, fetched: ahead.Fetching, margin: int
+    ) -> None:
         self._windows, self._uses, self._margin, self._lock = windows, uses, margin, Lock()
+        self.fetched = fetched
         self._following = iter(positions)
+        self._next: deque[int] = deque()  # of which files are being opened
         self._told: dict[int, int] = {}  # tile uses of each chip that is not read yet
         self._begun: deque[int] = deque()  # of which reading has begun, though they may still be among those
+        self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of each chip that are expected
         self._ahead = 0
 
-    def before(self, position: int) -> None:
+    @contextmanager
+    def reading(self, position: int) -> Iterator[None]:
+        """Read a chip in the block, which is what is expected."""
+        tokens = current.set(self._uses), ahead.current.set(self.fetched)
+        try:
+            self._before(position)
+            if wanted := self._stored.get(position):
+                self.fetched.hurry(wanted)
+            yield
+        finally:
+            self.fetched.used(self._stored.pop(position, ()))
+            current.reset(tokens[0])
+            ahead.current.reset(tokens[1])
+
+    def _before(self, position: int) -> None:
         """Tell of chips up to this one, and of a few more."""
         self._begun.append(position)
         # A thread whose chip was told of does not wait for another that is telling.
@@ -157,35 +228,57 @@ class Outlook:
             free = self._lock.acquire(blocking=position not in self._told)
         if free:
             try:
-                while position not in self._told and self._tell_next():
+                while position not in self._told and self._tell_next(patient=True):
                     pass
                 for _ in range(OUTLOOK_CHIPS):
-                    if self._ahead >= OUTLOOK_USES or not self._tell_next():
+                    if self._ahead >= OUTLOOK_USES or not self._tell_next(patient=False):
                         break
                 while self._begun:
                     self._ahead -= self._told.pop(self._begun.popleft(), 0)
             finally:
                 self._lock.release()
 
-    def _tell_next(self) -> bool:
+    def _tell_next(self, *, patient: bool) -> bool:
+        """Tell of the next chip; not if its files have to be opened first and nobody waits for that."""
+        if not self._next and not self._look_further():
+            return False
+        try:
+            keys = self._keys(self._next[0], patient=patient)
+        except ahead.Pending:
+            while not self.fetched.full and len(self._next) < OPENED_CHIPS and self._look_further():
+                with suppress(ahead.Pending):
+                    self._keys(self._next[-1], patient=False)
+            return False
+        position = self._next.popleft()
+        self._uses.add(keys)
+        if wanted := ahead.stored(keys, shared()):
+            self._stored.setdefault(position, []).extend(wanted)
+            self.fetched.expect(wanted)
+        self._told[position] = len(keys)
+        self._ahead += len(keys)
+        return True
+
+    def _look_further(self) -> bool:
         position = next(self._following, None)
         if position is not None:
-            self._told[position] = self._tell(position)
-            self._ahead += self._told[position]
+            self._next.append(position)
         return position is not None
 
-    def _tell(self, position: int) -> int:
+    def _keys(self, position: int, *, patient: bool) -> list[Any]:
+        """Name the tiles of a chip."""
         cube, window = self._windows.window(position)
-        its = asking.get()  # what fails for a passing reason is tried again when the chip is read
-        once = asking.set(Asking(replace(its.policy, retries=0), lost=its.lost))
+        # What fails ahead of a chip for a passing reason is tried again when the chip is read.
+        once = asking.set(replace(asking.get(), policy=replace(asking.get().policy, retries=0), tell=nobody))
+        token = ahead.patient.set(patient)
         try:
-            keys = cube.keys(window.grown(self._margin))
+            return cube.keys(window.grown(self._margin))
+        except (ahead.Pending, ahead.Closed):
+            raise
         except Exception:  # whatever opening a file raises is raised again, of the right chip, when that is read
-            return 0
+            return []
         finally:
+            ahead.patient.reset(token)
             asking.reset(once)
-        self._uses.add(keys)
-        return len(keys)
 
 
 class Once:

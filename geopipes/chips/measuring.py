@@ -192,7 +192,7 @@ def _rows(
     """Measure chips on threads, in order, a few in flight."""
     numbers = dict(zip(once[todo].tolist(), todo.tolist(), strict=True))
     with Reading(target, threads, cache).loading([*numbers]) as load:
-        for position, row in in_order(lambda at: wanted(load(at)), numbers, threads):
+        for position, row in in_order(lambda at: wanted(load(at)), numbers, threads, leave=load.leave):
             yield numbers[position], row
 
 

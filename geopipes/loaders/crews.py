@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -24,9 +25,13 @@ from geopipes.loaders.profiles import Add
 from geopipes.loaders.shares import Share
 from geopipes.loaders.workers import work
 from geopipes.read.failures import Told
+from geopipes.threads import waiting
 
 if TYPE_CHECKING:
     from geopipes.loaders.slots import Layout, Slot, Slots
+
+GLANCE = 0.1
+"""Seconds after which whoever waits for reports looks whether its run was left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +88,7 @@ class Crew:
         self.pid, self.shown = os.getpid(), False
         self.failed: BaseException | None = None
         self._rows, self._spare, self._lock, self._runs = rows, spare, Lock(), count()
+        self._begun: set[int] = set()
         self._leaving: deque[int] = deque()
         self._parts: dict[tuple[int, int], _Parts] = {}
         self._adds: dict[int, Add] = {}
@@ -100,6 +106,7 @@ class Crew:
         """Begin a run of an epoch at a batch; give its number. Who asks gets what workers count, and what failed."""
         with self._held():
             run = next(self._runs)
+            self._begun.add(run)
             if add is not None:
                 self._adds[run] = add
             if tell is not None:
@@ -125,6 +132,8 @@ class Crew:
     def members(self, run: int, group: int) -> list[Any]:
         """Wait for a batch that was ordered; give its elements, samples as rows of shared memory.
 
+        None of them where the run is left meanwhile.
+
         Raises
         ------
         LoaderError
@@ -132,9 +141,11 @@ class Crew:
         Exception
             what a step raised in a worker
         """
-        with self._held():
+        with self._held(), waiting(partial(self.leave, run)):
             parts = self._parts[run, group]
             while parts.waiting:
+                if run in self._leaving:
+                    return []
                 self._receive()
             del self._parts[run, group]
         if parts.failures:
@@ -193,6 +204,9 @@ class Crew:
     def _let_leave(self) -> None:
         while self._leaving:
             run = self._leaving.popleft()
+            if run not in self._begun:  # left by two: whoever stopped waiting, and its end
+                continue
+            self._begun.remove(run)
             self._tell(Leave(run))
             self._adds.pop(run, None)
             self._tells.pop(run, None)
@@ -203,8 +217,10 @@ class Crew:
                         self._back(self._parts.pop(key))
 
     def _receive(self) -> None:
-        """Wait for reports, and take them in; a worker that has ended is an error."""
-        ready = wait([handle for worker in self._workers for handle in (worker.reports, worker.process.sentinel)])
+        """Wait for reports a while, and take them in; a worker that has ended is an error."""
+        handles = [handle for worker in self._workers for handle in (worker.reports, worker.process.sentinel)]
+        if not (ready := wait(handles, GLANCE)):
+            return
         reporting = [worker for worker in self._workers if worker.reports in ready]
         for worker in reporting:
             try:

@@ -12,6 +12,7 @@ from geopipes.errors import StepError
 from geopipes.loaders.ops import Each
 from geopipes.meters import Counts, Row
 from geopipes.read.failures import Failure as Unread
+from geopipes.read.stores.options import Options
 
 if TYPE_CHECKING:
     from geopipes.loaders.slots import Layout
@@ -25,12 +26,14 @@ class Plan(NamedTuple):
     source, each : of the pipe, and the steps to each element
     rows : in a batch of this rank's
     pad : the positions of an epoch are filled up to a multiple of it
+    storage : what `geopipes.storage` was told
     """
 
     source: Any
     each: Sequence[Each]
     rows: int
     pad: int
+    storage: Mapping[str, Options]
 
 
 class Begin(NamedTuple):

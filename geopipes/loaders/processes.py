@@ -32,6 +32,7 @@ from geopipes.loaders.profiles import Add
 from geopipes.loaders.runs import Feed
 from geopipes.loaders.shares import Share
 from geopipes.loaders.tallies import Tally
+from geopipes.read.stores import told
 
 
 class Processes:
@@ -68,7 +69,9 @@ class Processes:
         self.share, self._batch, self._ranks, self._ahead = share, batch, share.ranks, ahead
         self._rows = batch.n // share.ranks
         self._plan = _pickled(
-            Plan(_part(source, processes), [op for op in ops[:leading] if isinstance(op, Each)], self._rows, pad)
+            Plan(
+                _part(source, processes), [op for op in ops[:leading] if isinstance(op, Each)], self._rows, pad, told()
+            )
         )
         self._shares = [replace(share, process=process, processes=processes) for process in range(processes)]
         self._starting = Lock()
@@ -122,11 +125,12 @@ class Processes:
 
 
 def _part(source: Any, processes: int) -> Any:
-    """Give one of several processes its part of the budget."""
+    """Give one of several processes its part of the budget, and of the requests in flight."""
     if not isinstance(source, Reading):
         return source
-    threads, cache = max(1, source.threads // processes), source.cache // processes
-    return replace(source, threads=threads, cache=cache, ledger=None)  # they report to this process
+    threads, requests = max(1, source.threads // processes), max(1, source.requests // processes)
+    # They report what fails to this process, which has the ledger.
+    return replace(source, threads=threads, cache=source.cache // processes, requests=requests, ledger=None)
 
 
 def _pickled(plan: Plan) -> bytes:

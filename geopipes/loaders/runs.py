@@ -227,7 +227,12 @@ def _elements(
         if profile is not None:
             work = profile.reading(work, straight=len(each) - len(works) if sampler else 0)
         # A profile tells how many chips are ready when one is asked for, so it asks for one at a time.
-        yield from in_order(work, positions, source.threads, 1 if profile is not None else rows // share.ranks)
+        together = 1 if profile is not None else rows // share.ranks
+        yield from in_order(work, positions, source.threads, together, leave=getattr(load, "leave", _nothing))
+
+
+def _nothing() -> None:
+    """Break nothing off: the source waits for nobody."""
 
 
 def tally_of(source: Any, share: Share, block: int) -> Tally | None:

@@ -37,6 +37,7 @@ from geopipes.loaders.runs import has_windows, keyed, ordered, read, straight
 from geopipes.loaders.shares import Share
 from geopipes.meters import CHIPS, Counts, Row
 from geopipes.read.failures import Failure as Unread
+from geopipes.read.stores import tell
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,7 @@ class Worker:
     @cached_property
     def _plan(self) -> Plan:
         plan: Plan = pickle.loads(self._pickled)
+        tell(plan.storage)
         if "torch" in sys.modules:
             import torch
 

@@ -1,7 +1,20 @@
 """The chain: `Pipe`, `Plan` and where they begin."""
 
-from geopipes.pipe.openings import audit, cubes, inputs, items, mix, rasters, search, seek, vectors
+from geopipes.pipe.openings import audit, cubes, inputs, items, mix, rasters, search, seek, storage, vectors
 from geopipes.pipe.pipes import Pipe
 from geopipes.pipe.plans import Plan
 
-__all__ = ["Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek", "vectors"]
+__all__ = [
+    "Pipe",
+    "Plan",
+    "audit",
+    "cubes",
+    "inputs",
+    "items",
+    "mix",
+    "rasters",
+    "search",
+    "seek",
+    "storage",
+    "vectors",
+]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.pipes import Pipe
-from geopipes.pipe.plans import Plan
+from geopipes.pipe.plans import REQUESTS, Plan
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from geopipes.chips.seeking import Bounds, Find, Stacking
     from geopipes.datacubes.elsewhere import Openable
     from geopipes.orders.audits import Apart
+    from geopipes.read import stores
     from geopipes.read.sources import Modifier
 else:
-    catalogs, chips, datacubes, orders, steps = (
-        LazyModule(f"geopipes.{name}") for name in ("catalogs", "chips", "datacubes", "orders", "steps")
+    catalogs, chips, datacubes, orders, steps, stores = (
+        LazyModule(f"geopipes.{name}") for name in ("catalogs", "chips", "datacubes", "orders", "steps", "read.stores")
     )
 
 HIDDEN = ("headers", "parameters")
@@ -56,13 +57,14 @@ def search(
     modifier: Modifier | None = None,
     method: Literal["POST", "GET"] = "POST",
     timeout: float | None = 60.0,
+    retries: int = 6,
 ) -> Pipe[pystac.Item]:
     """Search a STAC API, once, when its items are first needed: see `geopipes.catalogs.search`."""
     options: dict[str, Any] = {
         "collections": collections, "bbox": bbox, "intersects": intersects, "datetime": datetime, "query": query,
         "filter": filter, "filter_lang": filter_lang, "ids": ids, "sortby": sortby, "fields": fields,
         "max_items": max_items, "limit": limit, "headers": headers, "parameters": parameters,
-        "modifier": modifier, "method": method, "timeout": timeout,
+        "modifier": modifier, "method": method, "timeout": timeout, "retries": retries,
     }  # fmt: skip
     return _items(catalogs.search, url, options)
 
@@ -112,6 +114,25 @@ def inputs(**sources: Pipe[xr.Dataset]) -> Pipe[Inputs]:
         pipe._need("cubes", "inputs(...)")
     value = Lazy(lambda: datacubes.inputs({name: pipe._value.get() for name, pipe in sources.items()}))
     return cast("Pipe[Inputs]", Pipe._new(text, None, value, "cubes"))
+
+
+def storage(
+    prefix: str,
+    *,
+    anonymous: bool = False,
+    requester_pays: bool = False,
+    region: str | None = None,
+    endpoint: str | None = None,
+    credentials: Mapping[str, str] | Callable[[], Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    client: Mapping[str, Any] | None = None,
+    requests: int = REQUESTS,
+) -> None:
+    """Say how to read what lies below a prefix, as "s3://bucket": see `geopipes.read.stores.storage`."""
+    stores.storage(
+        prefix, anonymous=anonymous, requester_pays=requester_pays, region=region, endpoint=endpoint,
+        credentials=credentials, headers=headers, client=client, requests=requests,
+    )  # fmt: skip
 
 
 def seek(

@@ -31,11 +31,17 @@ else:
 T = TypeVar("T")
 R = TypeVar("R")
 
+DISK_BUDGET = 32 * 2**30
+"""Bytes of disk for tiles that are kept: 200,000 of them or so."""
+
 READING_THREADS = 8
 """Threads that read chips: decoding fills the cores while others wait for a disk or a network."""
 
 CACHE = 1 << 30
 """Bytes of decoded tiles that a process keeps: 250 stacks of 512 x 512 px with eight 16-bit bands."""
+
+REQUESTS = 64
+"""Requests in flight: at 40 ms each 1,600 a second, more than two cores decode."""
 
 
 class Plan(Pipe[T]):
@@ -277,6 +283,9 @@ class Plan(Pipe[T]):
         *,
         threads: int = READING_THREADS,
         cache: int = CACHE,
+        requests: int = REQUESTS,
+        disk: str | os.PathLike[str] | None = None,
+        disk_budget: int = DISK_BUDGET,
         on_error: OnError = "raise",
         retries: int = RETRIES,
         timeout: float = TIMEOUT,
@@ -295,7 +304,15 @@ class Plan(Pipe[T]):
         ----------
         threads : that read; twice as many chips are in memory at most
         cache : bytes of decoded tiles that the process keeps, for all its pipes; chips that are near each other in
-            the plan are then made of tiles that are there. Each worker process of a loader has as many
+            the plan are then made of tiles that are there. Each worker process of a loader has as many. Of tiles in
+            stores an eighth as many bytes, compressed, may be there beside them, fetched ahead
+        requests : in flight at a time, where files lie in stores: the plan tells what is needed next, and the latency
+            hides behind the decoding of what is there. For each host or bucket, `geopipes.storage` sets a bound for
+            all pipes together
+        disk : a folder in which tiles of GeoTIFFs in stores are kept, as they came: what was read once is not fetched
+            again, in the next epoch or the next run. Processes of one machine may share it. Headers are kept without
+            this, in the user's cache
+        disk_budget : bytes of disk that it may take; what was not used for longest goes first
         on_error : ``"raise"`` ends the run with a `ReadError` that names chip, item, asset, window and cause.
             ``"mask"`` makes what could not be read not valid: all that the item's rasters on that grid would have
             filled at that date, save where one before them in the mosaic is valid. One behind them does not stand in:
@@ -314,6 +331,10 @@ class Plan(Pipe[T]):
         LedgerError
             for a file that is no ledger
         """
+        if disk_budget < 0:
+            raise StepError(f"read(disk_budget={disk_budget}): give bytes of disk, 0 or more")
+        if requests < 1:
+            raise StepError(f"read(requests={requests}): at least one request is in flight")
         if threads < 1:
             raise StepError(f"read(threads={threads}): at least one thread reads")
         if cache < 0:
@@ -324,14 +345,15 @@ class Plan(Pipe[T]):
                 f"read(on_error={on_error!r}): what fails must stand somewhere; write ledger='failures.jsonl', or "
                 "ledger=gp.Ledger() to keep it in memory"
             )
-        options = {
-            "threads": threads, "cache": cache, "on_error": on_error, "retries": retries, "timeout": timeout,
-            "ledger": ledger,
+        options: dict[str, Any] = {"requests": requests, "disk_budget": disk_budget}
+        shown = {
+            "threads": threads, "cache": cache, "disk": disk, **options, "on_error": on_error, "retries": retries,
+            "timeout": timeout, "ledger": ledger,
         }  # fmt: skip
-        text = steps.call("read", **steps.given(Plan.read, options))
-        kept = failures.opened(ledger)
-        reading = Lazy(lambda: chips.Reading(self._value.get(), threads, cache, policy=policy, ledger=kept))
-        return Pipe._new(text, self, reading)
+        text = steps.call("read", **steps.given(Plan.read, shown))
+        options |= {"policy": policy, "ledger": failures.opened(ledger)}
+        options["disk"] = None if disk is None else os.path.abspath(os.path.expanduser(disk))
+        return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache, **options)))
 
 
 def _typed(index: slice) -> str:

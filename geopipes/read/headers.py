@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pystac
@@ -19,10 +17,13 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from geopipes.errors import EmptySearch, NotGeoreferenced, ReadError, SourceError
 from geopipes.read.bands import Bands, Place, unknown, wanted
-from geopipes.read.failures import Signature, is_remote, persist
-from geopipes.read.gdal import GDAL_ERRORS, cause, forget, from_afar
+from geopipes.read.facts import facts
+from geopipes.read.failures import Signature, persist
+from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
+from geopipes.read.stores.gdal import forget, open_header
+from geopipes.threads import mapped
 
 OPENED_AT_ONCE = 16
 """Threads that open headers: they wait on the network, for about 3 round trips each."""
@@ -39,11 +40,13 @@ class Band:
     name : of the variable
     labels : names along its band dimension; None for a variable without one
     sources : one for each item, in the items' order
+    attrs : what the items state of it beyond: as `geopipes.read.facts.facts` gives it
     """
 
     name: str
     labels: tuple[str, ...] | None
     sources: tuple[Source, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sources(
@@ -137,7 +140,7 @@ def file_header(href: str | Asset) -> Header:
 
 
 def _file_header(href: str, name: str) -> Header:
-    with from_afar() if is_remote(href) else nullcontext(), rasterio.open(href) as file:
+    with open_header(href) as file:
         _check_georeferenced(file, name)
         if file.count == 0:
             found = ", ".join(file.subdatasets) or "nothing"
@@ -174,8 +177,7 @@ def _headers(
                 missing[index, key] = None
             else:
                 known[index, key] = stated
-    with ThreadPoolExecutor(OPENED_AT_ONCE, "geopipes-headers") as pool:
-        known |= zip(missing, pool.map(read, missing), strict=True)
+    known |= zip(missing, mapped(read, [*missing], OPENED_AT_ONCE), strict=True)
     return [{name: known[index, place.asset] for name, place in each.items()} for index, each in enumerate(places)]
 
 
@@ -221,7 +223,7 @@ def _band(
                 f"{item.id!r} has {each or 'one'}; ask for them one by one, as '{places[0].asset}#1'"
             )
     found = zip(items, places, headers, strict=True)
-    return Band(name, labels[0], tuple(_source(*each, modifier) for each in found))
+    return Band(name, labels[0], tuple(_source(*each, modifier) for each in found), facts(name, items, places))
 
 
 def _labels(place: Place, header: Header) -> tuple[str, ...] | None:

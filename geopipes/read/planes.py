@@ -94,6 +94,20 @@ class Planes:
         across = range(cols.start // width, -(-cols.stop // width))
         return [(row, col) for row in range(rows.start // height, -(-rows.stop // height)) for col in across]
 
+    @cached_property
+    def afar(self) -> bool:
+        """Whether some of the files lie in stores."""
+        return any(file.afar for file in self.files)
+
+    def stored(self, level: int, row: int, col: int, tiles: Tiles) -> list[tuple[File, int, int]]:
+        """Give (file, offset, bytes) of what has to be fetched from stores before a tile can be decoded."""
+        return [
+            (file, *where)
+            for part, (file, bands) in enumerate(zip(self.files, self.bands, strict=True))
+            if file.afar and not tiles.there((self, level, row, col), part)
+            for where in file.stored(level, row, col, bands)
+        ]
+
     def keys(self, level: int, places: Sequence[tuple[int, int]]) -> list[tuple[Any, ...]]:
         """Name what `held` holds."""
         keys: list[tuple[Any, ...]] = [(self, level, *place) for place in places]

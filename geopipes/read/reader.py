@@ -7,13 +7,16 @@ go through `geopipes.read.warps`, which is anchored to the grid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from geopipes.errors import ReadError, SourceError
+from geopipes.errors import GeopipesError, ReadError, SourceError
 from geopipes.meters import COPYING, RESAMPLING, timed
+from geopipes.read import ahead
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
 from geopipes.read.failures import asking
@@ -21,7 +24,8 @@ from geopipes.read.files import File, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
 from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
-from geopipes.read.tiles import Uses
+from geopipes.read.stores import located
+from geopipes.read.tiles import Uses, shared
 from geopipes.read.withheld import Withheld
 
 Array = np.ndarray[Any, Any]
@@ -102,6 +106,8 @@ class Reader:
         self._shape = (height, width)
         self._sheets: dict[int, tuple[Sheet, ...]] = {}
         self._opens: dict[tuple[Sheet, Names], Opened] = {}
+        steps = [step for variable in stack.variables for step in variable.sources]
+        self._far = any(located(source.href) is not None for step in steps for source in step)
 
     def read(
         self,
@@ -129,6 +135,11 @@ class Reader:
         ReadError
             the pixels could not be read: names item, asset, href, window and cause
         """
+        if self._far and ahead.current.get() is None:
+            with ahead.fetching() as fetched:
+                with suppress(GeopipesError):  # whoever needs what cannot be had meets it below
+                    fetched.hurry(ahead.stored(self.keys(rows, cols, steps, names=names), shared()))
+                return self.read(rows, cols, steps, names=names, into=into)
         block = into or self._empty((len(steps), rows.stop - rows.start, cols.stop - cols.start))
         pixels, ok, valid = block.pixels, block.ok, block.valid
         for array in ok.values():
@@ -155,16 +166,42 @@ class Reader:
         pixels = {dtype: np.empty(whole, dtype) for dtype, whole in shapes.items()}
         return Block(pixels, {dtype: np.empty(whole, bool) for dtype, whole in shapes.items()}, np.empty(shape, bool))
 
-    def keys(self, rows: slice, cols: slice, steps: Sequence[int]) -> list[Any]:
-        """Name the tiles that a window of all variables is made of, as far as is known without reading."""
-        keys: list[Any] = []
-        for window in blocks(rows, cols):
-            inner = cut_to(self._shape, window)
-            for step in steps:
-                for sheet in self._at(step) if inner else ():
-                    if inner and sheet.place.touches(*inner):
-                        keys += _keys(self._opened(sheet, None), inner)
-        return keys
+    def keys(self, rows: slice, cols: slice, steps: Sequence[int], *, names: Names = None) -> list[Any]:
+        """Name the tiles that a window of variables is made of, as far as is known without reading.
+
+        Raises
+        ------
+        Pending
+            files in stores are being opened, and this thread is not ``patient``
+        """
+        inner = [inside for window in blocks(rows, cols) if (inside := cut_to(self._shape, window))]
+        touched = [
+            (sheet, window)
+            for window in inner
+            for step in steps
+            for sheet in self._at(step)
+            if sheet.place.touches(*window)
+        ]
+        if self._far:
+            self._open_together([sheet for sheet, _ in touched], names)
+        return [key for sheet, window in touched for key in _keys(self._opened(sheet, names), window)]
+
+    def _open_together(self, sheets: Sequence[Sheet], names: Names) -> None:
+        """Open files in stores side by side: each waits for the network."""
+        missing = {
+            id(source): source
+            for sheet in sheets
+            if not self._looked_after(sheet, names)
+            for source, _ in sheet.wanted(names)
+            if located(source.href) is not None
+        }
+        if missing:
+            ahead.together([(name, partial(opened, source)) for name, source in missing.items()])
+
+    def _looked_after(self, sheet: Sheet, names: Names) -> bool:
+        """Say whether a sheet's files are open, and this run has made sure of it."""
+        known, run = self._opens.get((sheet, names)), current.get()
+        return known is not None and known.run is run is not None and not any(file.broken for file in known.files)
 
     def _read_step(self, step: int, window: Box, names: Names, here: dict[DType, tuple[Array, Array]]) -> None:
         """Draw what there is at one time step, item by item: the first valid pixel stays."""
@@ -224,8 +261,8 @@ class Reader:
     def _opened(self, sheet: Sheet, names: Names) -> tuple[tuple[DType, Draw], ...]:
         """Open a sheet's files, anew where they were rewritten, and say what is to be drawn."""
         known, run = self._opens.get((sheet, names)), current.get()
-        if known is not None and known.run is run is not None and not any(file.broken for file in known.files):
-            return known.draws  # looked after by this run already
+        if known is not None and self._looked_after(sheet, names):
+            return known.draws
         members = sheet.wanted(names)
         files = tuple(opened(source) for source, _ in members)
         draws = known.draws if known and known.files == files else tuple(self._planned(members, files, sheet.place))
@@ -246,33 +283,36 @@ class Reader:
             lattices.setdefault(key, []).append(file)
         for together in lattices.values():
             side_by_side = planes(together, [tuple(sorted(bands[file])) for file in together])
-            groups: dict[tuple[str, DType], list[tuple[Source, Variable, File]]] = {}
+            groups: dict[tuple[str, DType, bool], list[tuple[Source, Variable, File]]] = {}
             for (source, variable), file in zip(members, files, strict=True):
                 if file in together:
-                    groups.setdefault((variable.resampling, variable.dtype), []).append((source, variable, file))
-            for (resampling, dtype), group in groups.items():
+                    kind = (variable.resampling, variable.dtype, source.scale is not None)
+                    groups.setdefault(kind, []).append((source, variable, file))
+            for (resampling, dtype, _), group in groups.items():
                 yield dtype, self._draw(side_by_side, resampling, group, place)
 
     def _draw(
         self, all_of: Planes, resampling: str, group: Sequence[tuple[Source, Variable, File]], where: Placement
     ) -> Draw:
         """Say which planes go where."""
-        picks: list[tuple[int, int, int, float | None]] = []
+        picks = []
         for source, variable, file in group:
             part = all_of.files.index(file)
             for i, band in enumerate(source.bands):
                 plane = all_of.parts[part].start + all_of.bands[part].index(band)
                 stated = file.layout.nodata[band - 1] if source.nodata is None else source.nodata
-                picks.append((self.channels[variable.name].start + i, plane, part, stated))
-        picks.sort(key=lambda pick: pick[0])
+                picks.append((self.channels[variable.name].start + i, plane, part, stated, source.scale))
+        channels, picked, parts, nodata, scales = zip(*sorted(picks, key=lambda pick: pick[0]), strict=True)
         level = 0 if where.offset is not None or resampling in FULL_RESOLUTION else all_of.level(where.scale)
         (height, width), (full_height, full_width) = all_of.levels[level].shape, all_of.levels[0].shape
         return Draw(
             planes=all_of,
-            parts=tuple(sorted({part for _, _, part, _ in picks})),
-            picked=np.array([plane for _, plane, _, _ in picks]),
-            channels=np.array([channel for channel, _, _, _ in picks]),
-            nodata=tuple(nodata for _, _, _, nodata in picks),
+            parts=tuple(sorted(set(parts))),
+            picked=np.array(picked),
+            channels=np.array(channels),
+            nodata=nodata,
+            scales=None if group[0][0].scale is None else np.array(scales),
+            dtype=group[0][1].dtype,
             resampling=resampling,
             level=level,
             grid=self.stack.geobox,

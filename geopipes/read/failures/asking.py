@@ -45,6 +45,10 @@ class Asking:
     position: int | None = None
     masked: list[Failure] = field(default_factory=list)
 
+    def of(self, chip: int, position: int) -> Asking:
+        """Give the same for a chip."""
+        return replace(self, chip=chip, position=position, masked=[])
+
     def took(self, action: Action, failure: Failure) -> Failure:
         """Take down what was done about a failure."""
         failure = replace(failure, chip=self.chip, position=self.position, action=action)

@@ -60,9 +60,9 @@ def persist(
         try:
             href = signature.href
             result = work()
-        except GeopipesError:
-            raise  # it says what is wrong with the file, which another try would not change
         except errors as error:
+            if isinstance(error, GeopipesError) and not hasattr(error, "kind"):
+                raise  # it says what is wrong with the file, which another try would not change
             cause = classified(error, remote=tries.remote)
             message = f"{what}: {unsigned_text(text(error), href, source.href)}"
             failure = Failure.of(source, cause.kind, message, attempts)

@@ -95,19 +95,24 @@ class CogFile(File):
         self._descriptor = None
 
     def _read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
+        first = 0
+        for index, wanted in self._places(level, row, col, bands):
+            self._read_stored(self._tiles[level], index, wanted, out[first : first + len(wanted)])
+            first += len(wanted)
+
+    def _places(
+        self, level: int, row: int, col: int, bands: tuple[int, ...]
+    ) -> list[tuple[int, list[tuple[int, int]]]]:
+        """Give which stored tiles hold some bands: (number, [(band, its place among the samples), ...])."""
         tiles, (down, across) = self._tiles[level], self.layout.levels[level].tiles
         index = row * across + col
         if tiles.samples > 1:
-            self._read_stored(tiles, index, [(band, band - 1) for band in bands], out)
-            return
-        for plane, band in enumerate(bands):
-            self._read_stored(tiles, index + (band - 1) * down * across, [(band, 0)], out[plane : plane + 1])
+            return [(index, [(band, band - 1) for band in bands])]
+        return [(index + (band - 1) * down * across, [(band, 0)]) for band in bands]
 
     def _read_stored(self, tiles: Tiles, index: int, wanted: list[tuple[int, int]], out: Array) -> None:
         """Decode the bands wanted, (band number, its place among the samples), of one stored tile."""
-        count = int(tiles.counts[index])
-        with timed(FETCHING, fetched=count):
-            data = self._fetch(int(tiles.offsets[index]), count)
+        data = self._fetch(int(tiles.offsets[index]), int(tiles.counts[index]))
         if data is None:
             for plane, (band, _) in zip(out, wanted, strict=True):
                 plane.fill(absent(self.layout.nodata[band - 1], tiles.dtype))
@@ -121,14 +126,15 @@ class CogFile(File):
         """Give the bytes of a stored tile, in a buffer that the thread's next call overwrites; None for absent."""
         if count == 0:
             return None
-        descriptor = self._opened()
-        self._look(descriptor)
-        if offset == 0 or offset + count > self._size:
-            raise OSError(f"Read error: {count} bytes at {offset}, of a file of {self._size}")
-        data = scratch("stored", (count,))
-        if os.preadv(descriptor.number, [data.data], offset) != count:
-            raise OSError(f"Read error: fewer than {count} bytes could be read at {offset}")
-        return data
+        with timed(FETCHING, fetched=count):
+            descriptor = self._opened()
+            self._look(descriptor)
+            if offset == 0 or offset + count > self._size:
+                raise OSError(f"Read error: {count} bytes at {offset}, of a file of {self._size}")
+            data = scratch("stored", (count,))
+            if os.preadv(descriptor.number, [data.data], offset) != count:
+                raise OSError(f"Read error: fewer than {count} bytes could be read at {offset}")
+            return data
 
     def _look(self, descriptor: _Descriptor) -> None:
         """Make sure, now and then, that the file is what it was when its header was read."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import nullcontext
 
 import numpy as np
 import rasterio
@@ -14,11 +13,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from geopipes.meters import BY_GDAL, FROM_AFAR
-from geopipes.read.failures import is_remote
 from geopipes.read.files.layouts import Array, File, Layout, Level
-from geopipes.read.gdal import GDAL_ERRORS, forget, from_afar
+from geopipes.read.gdal import GDAL_ERRORS
 from geopipes.read.sources import Source
 from geopipes.read.stated import DTYPES, named_crs
+from geopipes.read.stores.gdal import far, forget, network, open_raster
 
 KEPT_OPEN = 48
 """Rasters a thread keeps open: with 16 threads 768, of the 1,024 files that Linux lets a process open."""
@@ -56,7 +55,7 @@ class GdalFile(File):
         self, source: Source, signed: str, layout: Layout, reason: str, raster: rasterio.DatasetReader
     ) -> None:
         super().__init__(source, signed, layout, reason)
-        self.part = FROM_AFAR if is_remote(signed) else BY_GDAL
+        self.part = FROM_AFAR if far(signed) else BY_GDAL
         self._alpha = alpha_band(raster)
         self._keep((self, 0, signed), raster)
 
@@ -66,8 +65,14 @@ class GdalFile(File):
             _kept.rasters.pop(key).close()
 
     def _read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
-        window, raster = self._window(level, row, col), self._raster(level)
+        window = self._window(level, row, col)
         inside = out[:, : window.height, : window.width]
+        with network(self._signed):
+            self._read_window(self._raster(level), window, bands, inside)
+
+    def _read_window(
+        self, raster: rasterio.DatasetReader, window: Window, bands: tuple[int, ...], inside: Array
+    ) -> None:
         if len({self.layout.dtypes[band - 1] for band in bands}) == 1:
             raster.read(bands, window=window, out=inside)
             return
@@ -75,8 +80,11 @@ class GdalFile(File):
             raster.read(band, window=window, out=plane)
 
     def _read_mask(self, level: int, row: int, col: int, out: Array) -> None:
-        window, raster = self._window(level, row, col), self._raster(level)
-        shown = raster.read_masks(1, window=window) if self._alpha is None else raster.read(self._alpha, window=window)
+        window = self._window(level, row, col)
+        with network(self._signed):
+            raster = self._raster(level)
+            alpha = self._alpha
+            shown = raster.read_masks(1, window=window) if alpha is None else raster.read(alpha, window=window)
         out[: window.height, : window.width] = shown > 0
 
     def _mend(self, href: str) -> None:
@@ -103,12 +111,6 @@ class GdalFile(File):
         _kept.rasters[key] = raster
         while len(_kept.rasters) > KEPT_OPEN:
             _kept.rasters.popitem(last=False)[1].close()
-
-
-def open_raster(signed: str, level: int = 0) -> rasterio.DatasetReader:
-    """Open a raster at full resolution, or as its overview of a level from 1."""
-    with from_afar() if is_remote(signed) else nullcontext():
-        return rasterio.open(signed) if level == 0 else rasterio.open(signed, overview_level=level - 1)
 
 
 def close_rasters() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +15,9 @@ from rasterio.windows import Window
 
 from geopipes.read.files import tiffs
 from geopipes.read.files.bycog import DECODERS, Tiles, absent
-from geopipes.read.files.bygdal import open_raster
 from geopipes.read.files.layouts import Dtype, Layout, Level
-from geopipes.read.files.tiffs import Directory, Tiff
+from geopipes.read.files.tiffs import Directory, Read, Tiff
+from geopipes.read.stores.gdal import open_raster
 
 REDUCED, MASK = 1, 4
 """Bits of a directory's NewSubfileType: a smaller version of another image; a mask of one."""
@@ -49,14 +51,28 @@ class Fit:
     reason: str
 
 
-def fit(raster: rasterio.DatasetReader, path: str, layout: Layout) -> Fit:
+def fit_path(raster: rasterio.DatasetReader, path: str, layout: Layout) -> Fit:
+    """Say how a local file is read by byte ranges: as `fit`."""
+    if raster.driver == "GTiff":
+        if not Path(path).is_file():
+            raise Unfit("the file is not a local one")
+        if not hasattr(os, "preadv"):
+            raise Unfit("this system cannot read into a buffer at an offset")
+        if beside := [Path(name).name for name in raster.files if name.endswith(SIDECARS)]:
+            raise Unfit(f"{beside[0]} lies beside the file")
+    with _reading(path) as read:
+        return fit(raster, read, layout, path)
+
+
+def fit(raster: rasterio.DatasetReader, read: Read, layout: Layout, name: str) -> Fit:
     """Say how a file is read by byte ranges.
 
     Parameters
     ----------
     raster : the file as GDAL opened it
-    path : as it was opened
+    read : gives bytes of its header
     layout : what GDAL says of it; its levels are not looked at
+    name : as it was opened
 
     Raises
     ------
@@ -65,16 +81,10 @@ def fit(raster: rasterio.DatasetReader, path: str, layout: Layout) -> Fit:
     """
     if raster.driver != "GTiff":
         raise Unfit(f"the file is {raster.driver}, not GeoTIFF")
-    if not Path(path).is_file():
-        raise Unfit("the file is not a local one")
-    if not hasattr(os, "preadv"):
-        raise Unfit("this system cannot read into a buffer at an offset")
     if layout.masked:
         raise Unfit("the file has a mask or an alpha band")
-    if beside := [Path(name).name for name in raster.files if name.endswith(SIDECARS)]:
-        raise Unfit(f"{beside[0]} lies beside the file")
     try:
-        tiff = _tiff(path)
+        tiff = tiffs.read_tiff(read)
         images = _images(raster, tiff)
         tiles = tuple(_tiles(each, tiff, layout) for each in images)
         levels = tuple(_level(each) for each in images)
@@ -84,7 +94,7 @@ def fit(raster: rasterio.DatasetReader, path: str, layout: Layout) -> Fit:
         raise Unfit("GDAL and the header differ in the size of image or tiles")
     for number, (level, each) in enumerate(zip(levels, tiles, strict=True)):
         if (each.counts == 0).any():
-            _check_absent(path, number, level, each, layout)
+            _check_absent(name, number, level, each, layout)
     return Fit(levels, tiles, _described(tiles[0], layout))
 
 
@@ -95,7 +105,9 @@ def _described(tiles: Tiles, layout: Layout) -> str:
     return f"tiled, {CODECS[tiles.compression]}, predictor {tiles.predictor}, {tiles.dtype}{planes}{swapped}"
 
 
-def _tiff(path: str) -> Tiff:
+@contextmanager
+def _reading(path: str) -> Iterator[Read]:
+    """Open a local file, if there is one, to read its header."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
 
@@ -104,7 +116,7 @@ def _tiff(path: str) -> Tiff:
                 raise ValueError(f"{count} bytes at {offset} are pointed to, the file has {size}")
             return os.pread(file.fileno(), count, offset)
 
-        return tiffs.read_tiff(read)
+        yield read
 
 
 def _images(raster: rasterio.DatasetReader, tiff: Tiff) -> tuple[Directory, ...]:
@@ -171,7 +183,7 @@ def _dtype(image: Directory, layout: Layout) -> Dtype:
     return layout.dtypes[0]
 
 
-def _check_absent(path: str, number: int, level: Level, tiles: Tiles, layout: Layout) -> None:
+def _check_absent(name: str, number: int, level: Level, tiles: Tiles, layout: Layout) -> None:
     """Raise where absent tiles are something else to GDAL, which clamps a nodata that the pixels cannot hold."""
     down, across = level.tiles
     for plane in range(tiles.counts.size // (down * across)):
@@ -179,7 +191,7 @@ def _check_absent(path: str, number: int, level: Level, tiles: Tiles, layout: La
         if missing.size:
             row, col = divmod(int(missing[0]), across)
             bands = [plane + 1] if tiles.samples == 1 else [*range(1, layout.count + 1)]
-            with open_raster(path, number) as raster:
+            with open_raster(name, number) as raster:
                 found = raster.read(bands, window=Window(col * level.tile[1], row * level.tile[0], 1, 1)).ravel()
             expected = [absent(layout.nodata[band - 1], tiles.dtype) for band in bands]
             if not np.array_equal(found, np.array(expected, tiles.dtype), equal_nan=tiles.dtype.kind == "f"):

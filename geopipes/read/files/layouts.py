@@ -73,11 +73,13 @@ class File(ABC):
     layout : what it states of itself
     kind : "gdal" or "cog", how it is read
     reason : why it is read that way
+    afar : whether its tiles are fetched from a store
     broken : whether a read of it failed: `geopipes.read.files.opened` then opens it anew
     part : of a profile, that counts its tiles
     """
 
     kind: ClassVar[str]
+    afar: ClassVar[bool] = False
     failures: ClassVar[tuple[type[BaseException], ...]]
 
     def __init__(self, source: Source, signed: str, layout: Layout, reason: str) -> None:
@@ -124,6 +126,10 @@ class File(ABC):
         self._check(level, row, col, out, self.layout.levels[level].tile, np.dtype("uint8"))
         what = f"the mask of tile ({row}, {col}) at level {level}"
         self._persist(what, partial(self._read_mask, level, row, col, out), out.nbytes)
+
+    def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Give (offset, bytes) of what is fetched from a store for a tile of some bands; nothing for other files."""
+        return []
 
     @abstractmethod
     def close(self) -> None:

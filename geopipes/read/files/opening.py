@@ -6,18 +6,22 @@ import os
 import threading
 from collections import OrderedDict
 
-from rasterio.errors import NotGeoreferencedWarning
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geopipes.errors import NotGeoreferenced
 from geopipes.meters import OPENING, holding, timed
 from geopipes.read.failures import Signature, check_lost, persist
+from geopipes.read.files.afar import FarFile
 from geopipes.read.files.bycog import CogFile, identity
-from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of, open_raster
+from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of
 from geopipes.read.files.checks import check_bands, check_header
-from geopipes.read.files.fitting import Unfit, fit
+from geopipes.read.files.fitting import Unfit, fit, fit_path
 from geopipes.read.files.layouts import File, named
-from geopipes.read.gdal import GDAL_ERRORS, cause, forget
+from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Source
+from geopipes.read.stores import Location, head, located
+from geopipes.read.stores.gdal import as_file, forget, open_raster
 
 KEPT = 4096
 """Files whose headers a process keeps: for 10,980 px a side in tiles of 512 px 11 KB each, all together 45 MB."""
@@ -137,23 +141,67 @@ def _open(source: Source) -> File:
 
 def _chosen(source: Source, signed: str) -> File:
     """Open by byte ranges where that is proven, else by GDAL."""
+    location = located(signed)
+    if location is not None:
+        try:
+            return _far(source, signed, location)
+        except Unfit as unfit:
+            return _by_gdal(source, signed, str(unfit), open_raster(signed))
     raster = open_raster(signed)
     try:
         layout = layout_of(raster, ())
         check_header(layout, source)
         check_bands(layout, source)
         path = local_path(signed)
-        try:
-            found = fit(raster, path, layout)
-        except Unfit as unfit:
-            layout = layout_of(raster, levels_of(raster, signed))
-            return GdalFile(source, signed, layout, str(unfit), raster)
-        layout = layout_of(raster, found.levels)
+        found = fit_path(raster, path, layout)
+    except Unfit as unfit:
+        return _by_gdal(source, signed, str(unfit), raster)
     except BaseException:
         raster.close()
         raise
+    layout = layout_of(raster, found.levels)
     raster.close()
     return CogFile(source, signed, layout, found.reason, path=path, tiles=found.tiles)
+
+
+def _by_gdal(source: Source, signed: str, reason: str, raster: rasterio.DatasetReader) -> File:
+    try:
+        layout = layout_of(raster, ())
+        check_header(layout, source)
+        check_bands(layout, source)
+        layout = layout_of(raster, levels_of(raster, signed))
+        return GdalFile(source, signed, layout, reason, raster)
+    except BaseException:
+        raster.close()
+        raise
+
+
+def _opened_header(name: str) -> rasterio.DatasetReader:
+    """Open a header as a file of GDAL's own."""
+    try:
+        return rasterio.open(name)
+    except RasterioError as error:
+        raise Unfit("the file is no TIFF that GDAL opens by its header") from error
+
+
+def _far(source: Source, signed: str, location: Location) -> File:
+    """Open a file in a store by its header, of which GDAL says what it means.
+
+    Raises
+    ------
+    Unfit
+        it is to be read by GDAL
+    """
+    header = head(location)
+    with as_file(header) as name, _opened_header(name) as raster:
+        layout = layout_of(raster, ())
+        if layout.geobox.crs is None:
+            raise Unfit("the header states no CRS: a file beside it may")
+        check_header(layout, source)
+        check_bands(layout, source)
+        found = fit(raster, header.read, layout, name)
+        layout = layout_of(raster, found.levels)
+    return FarFile(source, signed, layout, found.reason, location=location, head=header, tiles=found.tiles)
 
 
 def _forget() -> None:

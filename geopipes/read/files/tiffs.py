@@ -30,6 +30,9 @@ TAGS = {*DEFAULTS, WIDTH, HEIGHT, PHOTOMETRIC, TILE_WIDTH, TILE_HEIGHT, OFFSETS,
 TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 """numpy's names of the whole numbers: BYTE, SHORT, LONG, IFD, LONG8, IFD8."""
 
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of a value, of all types."""
+
 
 @dataclass(frozen=True)
 class Directory:
@@ -79,8 +82,13 @@ class Tiff:
     directories: tuple[Directory, ...]
 
 
-def read_tiff(read: Read) -> Tiff:
+def read_tiff(read: Read, *, whole: bool = False) -> Tiff:
     """Read the header of a TIFF or BigTIFF file.
+
+    Parameters
+    ----------
+    read : gives its bytes
+    whole : whether values that are of no use here are read too: whoever keeps what is read then has all of the header
 
     Raises
     ------
@@ -98,11 +106,11 @@ def read_tiff(read: Read) -> Tiff:
     while next_at:
         if next_at in directories:
             raise ValueError("its directories go in a circle")
-        directories[next_at], next_at = _directory(read, next_at, order, big)
+        directories[next_at], next_at = _directory(read, next_at, order, big, whole)
     return Tiff(order, tuple(directories.values()))
 
 
-def _directory(read: Read, at: int, order: str, big: bool) -> tuple[Directory, int]:
+def _directory(read: Read, at: int, order: str, big: bool, whole: bool) -> tuple[Directory, int]:
     """Read one directory, and where the next lies; 0 after the last."""
     word, size = ("u8", 8) if big else ("u4", 4)
     counted = "u8" if big else "u2"
@@ -111,6 +119,9 @@ def _directory(read: Read, at: int, order: str, big: bool) -> tuple[Directory, i
     number = int(np.frombuffer(read(at, width), order + counted)[0])
     entries = np.frombuffer(read(at + width, number * entry.itemsize), entry)
     tags = {int(each["tag"]): _values(read, each, order, word) for each in entries if int(each["tag"]) in TAGS}
+    for each in entries if whole else ():
+        if int(each["tag"]) not in tags:
+            _stored(read, each, SIZES.get(int(each["type"]), 1), order, word)
     after = read(at + width + number * entry.itemsize, size)
     return Directory(at, tags), int(np.frombuffer(after, order + word)[0])
 
@@ -121,6 +132,11 @@ def _values(read: Read, entry: Any, order: str, word: str) -> Array:
     if kind is None:
         raise ValueError(f"tag {entry['tag']} is of type {entry['type']}, and a whole number is needed")
     dtype = np.dtype(order + kind)
-    held, size = entry["value"].tobytes(), int(entry["count"]) * dtype.itemsize
-    stored = held[:size] if size <= len(held) else read(int(np.frombuffer(held, order + word)[0]), size)
+    stored = _stored(read, entry, dtype.itemsize, order, word)
     return np.frombuffer(stored, dtype).astype(dtype.newbyteorder("="))
+
+
+def _stored(read: Read, entry: Any, itemsize: int, order: str, word: str) -> bytes:
+    """Give the bytes of an entry's values."""
+    held, size = entry["value"].tobytes(), int(entry["count"]) * itemsize
+    return held[:size] if size <= len(held) else read(int(np.frombuffer(held, order + word)[0]), size)

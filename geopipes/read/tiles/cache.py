@@ -178,6 +178,11 @@ class Tiles:
                 self._ranking.release(pinned)
                 self._keep_to_budget()
 
+    def there(self, key: Hashable, part: int) -> bool:
+        """Say whether a part of a tile is decoded, or being decoded, at this moment."""
+        tile = self._tiles.get(key)
+        return tile is not None and (part in tile.done or part in tile.claimed)
+
     def clear(self) -> None:
         """Give back all memory but that of tiles that are held at this moment."""
         with self._lock:

@@ -1,0 +1,317 @@
+"""Threads that fetch for one run, and what they have fetched."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from threading import Condition, Event, Lock, Thread, current_thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from geopipes.errors import GeopipesError
+from geopipes.read import kept
+from geopipes.read.ahead.pieces import LONGEST, Call, Job, Key, Piece, Queue, State
+from geopipes.read.failures import Asking, asking, nobody
+from geopipes.threads import collecting
+
+if TYPE_CHECKING:
+    from geopipes.read.files.afar import FarFile
+    from geopipes.read.kept import Store
+
+Wanted = tuple["FarFile", int, int]
+"""Bytes of a file: where they begin, and how many."""
+
+PATIENCE = 0.5
+"""Seconds that closing waits for requests that are on their way; one that is stalled ends by its own timeout."""
+
+
+class Closed(GeopipesError):
+    """A run ended while somebody waited for its bytes."""
+
+
+class Fetching:
+    """Bytes of files in stores, fetched by threads for whoever decodes them.
+
+    Parameters
+    ----------
+    requests : in flight at most: as many threads
+    budget : bytes held of what is fetched ahead; what somebody waits for is fetched whatever is held
+    disk : where bytes are looked for before they are fetched, and kept once they were decoded; None for nowhere
+    asked : how long to wait, and what is lost for good; what fails is tried again by whoever needs it
+    """
+
+    def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
+        asked = asked or asking.get()
+        self._asked = replace(asked, policy=replace(asked.policy, retries=0), tell=nobody)
+        self._requests, self._budget, self._disk = requests, budget, disk
+        self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
+        self._lock = Lock()
+        self._work = Condition(self._lock)
+        self._pieces: dict[Key, Piece] = {}
+        self._queue = Queue()
+        self._calls: deque[Call] = deque()
+        self._calling: dict[Hashable, Call] = {}  # until they have ended
+        self._threads: list[Thread] = []
+        self._idle = self._held = 0
+        self._closed = False
+        self._sent = [0, 0]  # requests, bytes since they were last told
+
+    @property
+    def opening(self) -> int:
+        """How many calls wait or are being made."""
+        return len(self._calling)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many calls as there may be requests."""
+        return len(self._calling) >= self._requests
+
+    def expect(self, wanted: Iterable[Wanted]) -> None:
+        """Expect a use of each (file, offset, bytes), after all that is expected already."""
+        with self._lock:
+            for file, offset, count in wanted:
+                piece = self._piece(file, offset, count)
+                piece.uses += 1
+                if piece.state is State.IDLE:
+                    self._queue.add(piece, now=False)
+            self._begin()
+
+    def hurry(self, wanted: Iterable[Wanted]) -> None:
+        """Fetch what is expected before all else, and again what is not here any more."""
+        with self._lock:
+            for file, offset, count in wanted:
+                piece = self._piece(file, offset, count)
+                if piece.state in (State.IDLE, State.QUEUED):
+                    self._queue.add(piece, now=True)
+            self._begin()
+
+    def used(self, wanted: Iterable[Wanted]) -> None:
+        """Count a use of each as come: what nobody expects any more is let go of."""
+        with self._lock:
+            for file, offset, _ in wanted:
+                piece = self._pieces.get((file, offset))
+                if piece is not None:
+                    piece.uses -= 1
+                    if piece.uses <= 0 and piece.settled is None:
+                        self._drop(piece)
+            self._go_on()
+
+    def take(self, file: FarFile, offset: int, count: int) -> memoryview:
+        """Give bytes of a file, and let go of them; what is not here is fetched, and waited for.
+
+        Raises
+        ------
+        StoreError
+            they could not be had
+        Closed
+            the run has ended
+        """
+        while True:
+            with self._lock:
+                piece = self._piece(file, offset, count)
+                if piece.state is State.HERE:
+                    return self._taken(piece)
+                if self._closed:
+                    raise Closed("the run has ended")
+                if piece.error is not None:
+                    error, piece.error = piece.error, None
+                    if piece.uses <= 0:
+                        self._drop(piece)
+                    raise error
+                if piece.state in (State.IDLE, State.QUEUED):
+                    piece.asked = True
+                    self._queue.add(piece, now=True)
+                    self._begin()
+                settled = piece.settled = piece.settled or Event()
+            settled.wait()
+
+    def keep(self, file: FarFile, offset: int) -> None:
+        """Keep bytes on disk that were taken, if they came from the store."""
+        data = self._fresh.pop((file, offset), None)
+        if data is not None and self._disk is not None:
+            kept.keep_tile(self._disk, file.name, file.version, offset, bytes(data))
+
+    def call(self, functions: Iterable[tuple[Hashable, Callable[[], object]]]) -> list[Event]:
+        """Have functions called that wait for the network, each by its name once at a time; errors are not looked at.
+
+        Returns
+        -------
+        for each, what is set when it has ended, or the run has
+        """
+        found: list[Call] = []
+        with self._lock:
+            for name, function in functions:
+                call = self._calling.get(name)
+                if call is None:
+                    call = self._calling[name] = Call(name, function, Event())
+                    self._calls.append(call)
+                found.append(call)
+            if self._closed:
+                self._end_calls()
+            self._begin()
+        return [call.done for call in found]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended."""
+        return self._closed
+
+    def tally(self) -> tuple[int, int]:
+        """Give requests and bytes since this was last asked."""
+        with self._lock:
+            requests, size = self._sent
+            self._sent = [0, 0]
+        return requests, size
+
+    def close(self) -> None:
+        """Let nothing more be fetched, and wake whoever waits; threads end with the requests they are at."""
+        with self._lock:
+            self._closed = True
+            for piece in self._pieces.values():
+                piece.settle()
+            self._pieces.clear()
+            self._end_calls()
+            self._work.notify_all()
+        until = monotonic() + PATIENCE
+        for thread in self._threads:
+            if thread is not current_thread() and not collecting():
+                thread.join(max(0.0, until - monotonic()))
+
+    # With the lock held.
+
+    def _end_calls(self) -> None:
+        for call in self._calling.values():
+            call.done.set()
+        self._calling.clear()
+        self._calls.clear()
+
+    def _piece(self, file: FarFile, offset: int, count: int) -> Piece:
+        piece = self._pieces.get((file, offset))
+        if piece is None:
+            piece = self._pieces[file, offset] = Piece(file, offset, offset + count)
+        return piece
+
+    def _begin(self) -> None:
+        """Have threads look for work: some that sleep, or new ones."""
+        wanted = len(self._calls) + self._queue.count(self._budget - self._held)
+        self._work.notify(min(wanted, self._idle))
+        for _ in range(min(wanted - self._idle, self._requests - len(self._threads))):
+            if self._closed:
+                return
+            thread = Thread(target=self._run, name=f"geopipes-fetch_{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _go_on(self) -> None:
+        """Have one more thread look for work, where bytes were let go of and there is room for a request."""
+        if self._budget - self._held >= LONGEST or self._held == 0:
+            self._work.notify()
+
+    def _taken(self, piece: Piece) -> memoryview:
+        job = piece.job
+        assert job is not None
+        data: memoryview = job.data[piece.start - job.start : piece.stop - job.start]
+        if self._disk is not None and piece.start not in job.kept:
+            self._fresh[piece.file, piece.start] = data
+        self._leave(piece)
+        if piece.uses <= 0:
+            self._pieces.pop((piece.file, piece.start), None)
+        self._go_on()
+        return data
+
+    def _leave(self, piece: Piece) -> None:
+        """Let go of the bytes of a piece; those of its request go with the last one."""
+        job, piece.job, piece.state = piece.job, None, State.IDLE
+        if job is not None:
+            job.left -= 1
+            if job.left == 0:
+                self._held -= job.stop - job.start
+
+    def _drop(self, piece: Piece) -> None:
+        """Let go of a piece that nobody expects; one on its way goes when it comes."""
+        del self._pieces[piece.file, piece.start]
+        if piece.state is State.QUEUED:
+            self._queue.remove(piece)
+        elif piece.state is State.HERE:
+            self._leave(piece)
+
+    # On the threads.
+
+    def _run(self) -> None:
+        asking.set(self._asked)
+        while (task := self._next()) is not None:
+            if isinstance(task, Call):
+                with suppress(BaseException):  # whoever needs it meets it itself
+                    task.function()
+                with self._lock:
+                    self._calling.pop(task.name, None)
+                task.done.set()
+            else:
+                self._fetch(task)
+            del task
+
+    def _next(self) -> Call | Job | None:
+        with self._lock:
+            while not self._closed:
+                if self._calls:
+                    return self._calls.popleft()
+                job = self._queue.take(self._budget - self._held)
+                if job is not None:
+                    self._held += job.stop - job.start
+                    return job
+                self._idle += 1
+                try:
+                    self._work.wait()
+                finally:
+                    self._idle -= 1
+        return None
+
+    def _fetch(self, job: Job) -> None:
+        error: BaseException | None = None
+        requests = size = 0
+        try:
+            there = self._looked_up(job)
+            missing = [piece for piece in job.pieces if piece.start not in there]
+            if not there:
+                requests = 1
+                job.data = job.file.fetch(job.start, job.stop)
+                size = job.stop - job.start
+            else:
+                whole = bytearray(job.stop - job.start)
+                if missing:
+                    start, stop = missing[0].start, max(piece.stop for piece in missing)
+                    requests = 1
+                    whole[start - job.start : stop - job.start] = job.file.fetch(start, stop)
+                    size = stop - start
+                for start, data in there.items():
+                    whole[start - job.start : start - job.start + len(data)] = data
+                job.data, job.kept = memoryview(whole), frozenset(there)
+        except BaseException as raised:
+            error = raised
+        with self._lock:
+            self._sent[0] += requests
+            self._sent[1] += size
+            for piece in job.pieces:
+                self._arrived(piece, error)
+
+    def _looked_up(self, job: Job) -> dict[int, bytes]:
+        """Give what of a request lies on disk, by where it begins."""
+        if self._disk is None:
+            return {}
+        found = {
+            piece.start: kept.tile(self._disk, job.file.name, job.file.version, piece.start, piece.stop - piece.start)
+            for piece in job.pieces
+        }
+        return {start: data for start, data in found.items() if data is not None}
+
+    def _arrived(self, piece: Piece, error: BaseException | None) -> None:
+        if error is None and self._pieces.get((piece.file, piece.start)) is piece:
+            piece.state = State.HERE
+        else:
+            self._leave(piece)
+            if error is not None and piece.asked:
+                piece.error = error
+        piece.asked = False
+        piece.settle()

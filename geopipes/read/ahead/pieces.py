@@ -1,0 +1,170 @@
+"""What of which file is to be fetched, and what goes in one request."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Hashable
+from enum import Enum
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from geopipes.read.files.afar import FarFile
+
+GAP = 64 * 1024
+"""Bytes between two tiles that are read rather than left out: at 100 MB/s as long as 0.7 ms, of a round trip of 20."""
+
+LEAST = 256 * 1024
+"""Bytes that one request for what is needed now may take, whatever else is held."""
+
+LONGEST = 2 * 2**20
+"""Bytes of one request: more is no faster, and is waited for longer."""
+
+Key = tuple["FarFile", int]
+"""A piece by its file and where it begins."""
+
+
+class State(Enum):
+    """Where a piece stands."""
+
+    IDLE = 0
+    """Nobody has asked for it yet, or it was taken."""
+    QUEUED = 1
+    FLYING = 2
+    HERE = 3
+
+
+class Piece:
+    """Bytes of a file that a tile is stored in.
+
+    Attributes
+    ----------
+    file, start, stop : where; stop excluded
+    uses : how many chips to come need it, as far as the plan has told
+    state : where it stands
+    job : the request that brings it, or brought it
+    asked : whether somebody waits for it and is to be told what went wrong; a failed fetch ahead is forgotten
+    settled : set when it is here or has failed; made by whoever waits
+    """
+
+    __slots__ = ("asked", "error", "file", "job", "settled", "start", "state", "stop", "uses")
+
+    def __init__(self, file: FarFile, start: int, stop: int) -> None:
+        self.file, self.start, self.stop = file, start, stop
+        self.uses, self.state, self.asked = 0, State.IDLE, False
+        self.job: Job | None = None
+        self.settled: Event | None = None
+        self.error: BaseException | None = None
+
+    def settle(self) -> None:
+        """Wake whoever waits."""
+        if self.settled is not None:
+            self.settled.set()
+            self.settled = None
+
+
+class Job:
+    """One request.
+
+    Attributes
+    ----------
+    file, start, stop : where
+    pieces : it brings
+    left : how many of them are still held
+    data : the bytes, when they are here
+    kept : where pieces begin that came from disk
+    """
+
+    __slots__ = ("data", "file", "kept", "left", "pieces", "start", "stop")
+
+    def __init__(self, pieces: list[Piece]) -> None:
+        self.file, self.start, self.stop = pieces[0].file, pieces[0].start, max(piece.stop for piece in pieces)
+        self.pieces, self.left = pieces, len(pieces)
+        self.data: Any = None
+        self.kept: frozenset[int] = frozenset()
+
+
+class Call(NamedTuple):
+    """Something else that waits for the network, such as opening a file; what it raises is not looked at."""
+
+    name: Hashable
+    function: Callable[[], Any]
+    done: Event
+
+
+class Queue:
+    """Pieces that wait to be fetched: those needed now, then those to come in their order."""
+
+    def __init__(self) -> None:
+        self._now: deque[Piece] = deque()
+        self._ahead: deque[Piece] = deque()
+        self._by_file: dict[FarFile, list[tuple[int, Piece]]] = {}
+
+    def add(self, piece: Piece, *, now: bool) -> None:
+        """Add a piece; one that is there already may become one that is needed now."""
+        if piece.state is not State.QUEUED:
+            piece.state = State.QUEUED
+            insort(self._by_file.setdefault(piece.file, []), (piece.start, piece), key=lambda entry: entry[0])
+        (self._now if now else self._ahead).append(piece)
+
+    def count(self, room: int) -> int:
+        """Count what may be fetched, about."""
+        return len(self._now) + (len(self._ahead) if room >= LEAST else 0)
+
+    def remove(self, piece: Piece) -> None:
+        """Take out a piece that nobody needs."""
+        entries = self._by_file[piece.file]
+        at = self._at(entries, piece)
+        self._cut(piece.file, entries, at, at + 1)
+        piece.state = State.IDLE
+
+    def take(self, room: int) -> Job | None:
+        """Take the next piece, and its neighbours in the file; None where there is none, or no room for it.
+
+        Parameters
+        ----------
+        room : bytes for what is not needed now
+        """
+        while self._now:
+            piece = self._now.popleft()
+            if piece.state is State.QUEUED:
+                return self._job(piece, max(room, piece.stop - piece.start, LEAST))
+        while self._ahead:
+            piece = self._ahead[0]
+            if piece.state is State.QUEUED:
+                if piece.stop - piece.start > room:
+                    return None
+                return self._job(self._ahead.popleft(), room)
+            self._ahead.popleft()
+        return None
+
+    def _job(self, piece: Piece, room: int) -> Job:
+        """Take a piece with those beside it, as long as gaps are small and the whole is not."""
+        entries, most = self._by_file[piece.file], min(room, LONGEST)
+        low = self._at(entries, piece)
+        high, start, stop = low + 1, piece.start, piece.stop
+        while high < len(entries):
+            other = entries[high][1]
+            if other.start - stop > GAP or max(stop, other.stop) - start > most:
+                break
+            high, stop = high + 1, max(stop, other.stop)
+        while low > 0:
+            other = entries[low - 1][1]
+            if start - other.stop > GAP or stop - other.start > most:
+                break
+            low, start = low - 1, other.start
+        taken = [each for _, each in entries[low:high]]
+        self._cut(piece.file, entries, low, high)
+        job = Job(taken)
+        for each in taken:
+            each.state, each.job = State.FLYING, job
+        return job
+
+    def _at(self, entries: list[tuple[int, Piece]], piece: Piece) -> int:
+        return bisect_left(entries, piece.start, key=lambda entry: entry[0])
+
+    def _cut(self, file: FarFile, entries: list[tuple[int, Piece]], low: int, high: int) -> None:
+        del entries[low:high]
+        if not entries:
+            del self._by_file[file]

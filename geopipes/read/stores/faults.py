@@ -1,0 +1,124 @@
+"""What goes wrong between a store and us, by kind: what may be tried again, and what may not."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from obstore.exceptions import (
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+
+from geopipes.errors import GeopipesError
+from geopipes.read.stores.locations import Location
+
+Kind = Literal["auth", "transient", "missing", "corrupt"]
+
+ANSWERED = re.compile(r"status code: (\d{3})([^:\n]*)")
+CODE = re.compile(r"<Code>(\w+)</Code>")
+
+MISSING, BUSY = (404, 410), (408, 425, 429)
+
+NO_CREDENTIALS = ("169.254.169.254", "metadata.google", "NoCredentials", "MissingCredential", "Missing account")
+"""What stands in errors of a store that has looked everywhere for credentials."""
+
+KEYS = ("Token", "Credential", "Authorization", "AccessKey", "Signature")
+"""What stands in the code of a 400 that is about who asks."""
+
+
+class StoreError(GeopipesError, OSError):
+    """Bytes that a store did not give.
+
+    Attributes
+    ----------
+    kind : "auth" (who asks is not let in), "transient" (may work later), "missing", or "corrupt" (what is there is
+        not what its header says)
+    retry_after : seconds that the store asks to wait; None where it does not say. obstore 0.12 shows no headers of an
+        error, so it is None for all that obstore reads
+    changed : whether the object is another one than that whose header was read
+    """
+
+    def __init__(self, text: str, *, kind: Kind, retry_after: float | None = None, changed: bool = False) -> None:
+        super().__init__(text)
+        self.kind, self.retry_after, self.changed = kind, retry_after, changed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made, (str(self), self.kind, self.retry_after, self.changed)
+
+
+def _made(text: str, kind: Kind, retry_after: float | None, changed: bool) -> StoreError:
+    return StoreError(text, kind=kind, retry_after=retry_after, changed=changed)
+
+
+def classified(error: Exception, location: Location) -> StoreError:
+    """Say what kind an error of obstore is of, in words and without the signature."""
+    text = str(error).partition("\n\nDebug source")[0]
+    answer, code = ANSWERED.search(text), CODE.search(text)
+    status, name = (int(answer[1]), answer[2].strip()) if answer else (0, "")
+    words = f"{location.root} answered {status} {name}".rstrip() + (f" ({code[1]})" if code else "")
+    if isinstance(error, FileNotFoundError) or status in MISSING:
+        return StoreError(words if status else "there is no such object", kind="missing")
+    if isinstance(error, PreconditionError):
+        return StoreError("the object is another one than when its header was read", kind="transient", changed=True)
+    if status in (401, 403) or isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        return StoreError(f"{words}: {_who(location)}", kind="auth")
+    if status == 400 and code and any(key in code[1] for key in KEYS):
+        return StoreError(f"{words}: {_who(location)}", kind="auth")
+    if any(sign in str(error) for sign in NO_CREDENTIALS):
+        return StoreError(f"no credentials were found for {location.root}: {_who(location)}", kind="auth")
+    if "LOCATION" in text or "PermanentRedirect" in text:
+        return StoreError(f"{words}: the bucket is in another region; write {_call(location)}region=...)", kind="auth")
+    if isinstance(error, NotSupportedError):
+        return StoreError(f"{location.root} sent the whole object where a part was asked for", kind="transient")
+    if status in BUSY or status >= 500:
+        return StoreError(words, kind="transient")
+    if status == 416 or "InvalidRangeRequest" in str(error):
+        return StoreError("the object ends before the bytes asked for", kind="corrupt")
+    if status:
+        return StoreError(words, kind="missing")
+    return StoreError(f"{location.root}: {_reason(str(error), text, location)}", kind="transient")
+
+
+def _reason(whole: str, text: str, location: Location) -> str:
+    """Say why there was no answer."""
+    for sign, reason in SIGNS.items():
+        if sign in whole:
+            return reason
+    return text.replace(location.query, "") if location.query else text
+
+
+SIGNS = {
+    "UnexpectedEof": "the answer ended before its bytes were all there",
+    "IncompleteBody": "the answer ended before its bytes were all there",
+    "kind: Timeout": "no answer came in time",
+    "TimedOut": "no answer came in time",
+    "ConnectionRefused": "the connection was refused",
+    "dns error": "there is no such host",
+    "kind: Connect": "no connection could be made",
+    "kind: Request": "the connection was closed before an answer came",
+    "UnexpectedRange": "other bytes came than were asked for",
+}
+"""What stands in errors of obstore, and what it means; the first that is found counts."""
+
+
+def _call(location: Location) -> str:
+    return f'gp.storage("{location.root}", '
+
+
+def _who(location: Location) -> str:
+    """Say what to write where access is refused."""
+    if location.query:
+        return "the signature has run out, or is for something else"
+    if location.kind == "http":
+        return f"sign the items (modifier=...), or write {_call(location)}headers={{...}})"
+    return (
+        f"write {_call(location)}anonymous=True) for a public bucket, {_call(location)}credentials={{...}}), "
+        f"or {_call(location)}requester_pays=True) where the reader pays"
+    )
+
+
+__all__ = ["BaseError", "Kind", "StoreError", "classified"]
