@@ -6,15 +6,25 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import length_hint
-from threading import Condition, Lock, Thread, current_thread, get_ident
+from threading import Condition, Event, Lock, Thread, current_thread, get_ident
+from time import monotonic, sleep
 from typing import Any, Generic, TypeVar, cast
 from weakref import finalize
 
 R = TypeVar("R")
+V = TypeVar("V")
 
 IN_FLIGHT = 2
 """Elements in flight for each thread: one being worked on, one waiting to be taken."""
+
+PATIENCE = 0.3
+"""Seconds for which whoever ends a run waits for a thread that waits for the network."""
+
+GLANCE = 0.02
+"""Seconds after which it is looked at again."""
 
 
 def in_order(
@@ -27,7 +37,8 @@ def in_order(
 ) -> Iterator[tuple[int, R]]:
     """Give (position, what ``work`` made of it) in the order of the positions, worked on by threads.
 
-    What raises is raised at its place; closing waits for what is being worked on, and drops the rest.
+    What raises is raised at its place; closing waits for what is being worked on, and drops the rest. A thread that
+    waits for the network (`afar`) is left behind, and ends once it has what it waits for, or its request times out.
 
     Parameters
     ----------
@@ -63,6 +74,22 @@ def in_order(
         end()
 
 
+def mapped(work: Callable[[V], R], values: Sequence[V], threads: int) -> list[R]:
+    """Give what ``work`` makes of each value, worked on by threads; the first error is raised."""
+    if not values:
+        return []
+    return [made for _, made in in_order(lambda number: work(values[number]), range(len(values)), threads)]
+
+
+def pause(seconds: float) -> bool:
+    """Sleep; say whether it was for nothing, as nobody waits any more for what this thread works on."""
+    shift = _at_work.get()
+    if shift is None:
+        sleep(seconds)
+        return False
+    return shift.ended.wait(seconds)
+
+
 class _Anchor:
     """Goes with the frame that holds it."""
 
@@ -77,29 +104,33 @@ class _Shift(Generic[R]):
         self._begun = self._through = self._taken = 0  # all before ``through`` are done
         self._allowed, self._wanted, self._failed = ahead, 0, sys.maxsize
         self._done: dict[int, tuple[int, R | None, BaseException | None]] = {}
-        self._over = False
+        self._over = self._left = False  # nothing is left to begin; nobody takes any more
+        self.ended = Event()
 
     def run(self) -> None:
         """Work until there is nothing left to do."""
+        _at_work.set(self)
         while (task := self._begin()) is not None:
             self._finish(task[0], (task[1], *_outcome(self._work, task[1])))
 
     def take(self, count: int) -> deque[tuple[int, R | None, BaseException | None]]:
         """Wait for so many results and take them; fewer where the work ends, or one raised."""
-        with self._may_take:
+        with waiting(self.end), self._may_take:
             self._wanted = self._taken + count
             self._allowed = self._wanted - 1 + self._ahead
             self._may_begin.notify_all()
-            self._may_take.wait_for(self._ready)
+            self._may_take.wait_for(lambda: self._left or self._ready())
             taken = deque(self._done.pop(index) for index in range(self._taken, min(self._through, self._wanted)))
             self._taken += len(taken)
             return taken
 
     def end(self) -> None:
-        """Let nothing more begin."""
+        """Let nothing more begin, and nobody wait for what has begun."""
+        self.ended.set()
         with self._may_begin:
-            self._over = True
+            self._over = self._left = True
             self._may_begin.notify_all()
+            self._may_take.notify()
 
     def _begin(self) -> tuple[int, int] | None:
         with self._may_begin:
@@ -131,6 +162,10 @@ class _Shift(Generic[R]):
             self._may_take.notify()
 
 
+_at_work: ContextVar[_Shift[Any] | None] = ContextVar("at_work", default=None)
+"""The shift that this thread belongs to."""
+
+
 def _outcome(work: Callable[[int], R], position: int) -> tuple[R | None, BaseException | None]:
     """Give what work makes of a position, or what it raises."""
     try:
@@ -143,9 +178,41 @@ def _ended(shift: _Shift[Any], workers: Sequence[Thread], leave: Callable[[], No
     """End a shift, and wait for its workers."""
     shift.end()
     leave()
+    until = monotonic() + PATIENCE
     for worker in workers:
-        if worker.is_alive() and worker is not current_thread() and not collecting():
-            worker.join()
+        while worker.is_alive() and worker is not current_thread() and not collecting():
+            worker.join(GLANCE)
+            if worker.ident in _afar and monotonic() > until:
+                break
+
+
+_afar: set[int] = set()
+
+_waiting: dict[int, Callable[[], object]] = {}
+
+
+@contextmanager
+def afar() -> Iterator[None]:
+    """Say that this thread waits for the network, in a call that nothing can end: whoever ends its run goes on."""
+    _afar.add(get_ident())
+    try:
+        yield
+    finally:
+        _afar.discard(get_ident())
+
+
+@contextmanager
+def waiting(end: Callable[[], object]) -> Iterator[None]:
+    """Say what ends the wait of this thread for others, when it is told to end itself."""
+    outer = _waiting.get(get_ident())
+    _waiting[get_ident()] = end
+    try:
+        yield
+    finally:
+        if outer is None:
+            del _waiting[get_ident()]
+        else:
+            _waiting[get_ident()] = outer
 
 
 def collecting() -> bool:
@@ -167,8 +234,8 @@ gc.callbacks.append(_collects)
 class Ahead(Iterator[R]):
     """Elements made by a thread of its own, some before they are asked for.
 
-    An error is raised once the elements before it have been taken, and by each call after that. Closing waits for the
-    element that is being made; it happens by itself when nobody holds the iterator any more.
+    An error is raised once the elements before it have been taken, and by each call after that. Closing waits for what
+    the thread is doing, not for what it waits for; it happens by itself when nobody holds the iterator any more.
 
     Parameters
     ----------
@@ -254,8 +321,10 @@ def _fill(elements: Iterator[R], line: _Line[R]) -> None:
 
 
 def _stop(line: _Line[R], thread: Thread) -> None:
-    """End a line and wait for the thread that fills it."""
+    """End a line and wait for the thread that fills it, which waits for nobody any more."""
     line.end()
     line.drop()
-    if thread is not current_thread() and not collecting():
-        thread.join()
+    while thread.is_alive() and thread is not current_thread() and not collecting():
+        if (end := _waiting.get(thread.ident or 0)) is not None:
+            end()
+        thread.join(GLANCE)

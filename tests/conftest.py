@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from geopipes.testing import Synthetic, synthetic_scenes
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: pictures are made without a screen
+os.environ["GEOPIPES_CACHE"] = ""  # nothing is kept from one test to another, unless a test says where
 
 # Nothing asserts a duration: a slow machine is no failure.
 settings.register_profile("local", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,6 +15,7 @@ import pytest
 from benchmarks import bars, measures, needs, run, worker
 from benchmarks import world as worlds
 from benchmarks.epochs import geopipes
+from benchmarks.found import Bar
 from benchmarks.jobs import Job, job
 from benchmarks.training import trained
 from benchmarks.world import TINY, World
@@ -117,7 +118,7 @@ def test_a_run_prints_a_table_and_writes_json(
     monkeypatch.setattr(run, "QUICK", TINY)
     monkeypatch.setattr(run, "measured", in_this_process)
     out = tmp_path / "out" / "results.json"
-    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead,mapping"
+    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead,steps,mapping"
     absent = tmp_path / "python"
     run.main(
         [
@@ -143,6 +144,7 @@ def test_a_run_prints_a_table_and_writes_json(
     assert got["same-grid", "shuffled: times faster than TorchGeo, 2 workers"] is None
     assert got["mixing", "batch-mean variance / that of a permutation"] is not None or len(got) > 10
     assert got["overhead", "map, then tensor: CPU ms a chip of 8 bands beyond reading"] is not None
+    assert got["steps", "mask_clouds: ms a chip of 6 dates, 8 bands, 256 x 256 px"] > 0
     assert got["hand-over", "uint16: times faster than DataLoader's worker, spawn"] > 0
     assert {what for row, what in got if row == "mapping" and got[row, what]} == {
         "stitched / model and reader alone", "written / model and reader alone",
@@ -166,11 +168,11 @@ def test_a_failure_stands_in_the_table_with_its_reason(folder: Path, world: Worl
 
 
 def test_bars_are_met_or_not() -> None:
-    assert bars.Bar("", "", 1.5, "<= 1.5").met is True
-    assert bars.Bar("", "", 1.51, "<= 1.5").met is False
-    assert bars.Bar("", "", 5.9, ">= 6").met is False
-    assert bars.Bar("", "", 5.9).met is None
-    assert bars.Bar("", "", None, ">= 6").met is None
+    assert Bar("", "", 1.5, "<= 1.5").met is True
+    assert Bar("", "", 1.51, "<= 1.5").met is False
+    assert Bar("", "", 5.9, ">= 6").met is False
+    assert Bar("", "", 5.9).met is None
+    assert Bar("", "", None, ">= 6").met is None
 
 
 def test_medians_are_taken_for_a_chip() -> None:

@@ -222,7 +222,7 @@ def test_arguments_are_told_apart() -> None:
 
 
 def test_signed_hrefs_and_defaults_do_not_count(land: Synthetic) -> None:
-    from geopipes.fingerprints.values import unsigned
+    from geopipes.read.hrefs import unsigned
 
     assert unsigned("https://a/b.tif?st=1&sig=2") == "https://a/b.tif"
     assert unsigned("https://a/b.tif?X-Amz-Signature=2") == "https://a/b.tif"

@@ -12,10 +12,12 @@ import pystac
 import pystac_client
 import shapely
 from pystac_client.item_search import OP_MAP
+from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import DoesNotConformTo
 from shapely.geometry import box, mapping, shape
 
 from geopipes.catalogs.documents import read_item
+from geopipes.catalogs.pages import RETRIES, Asker, PageError, paged
 from geopipes.catalogs.scenes import Scenes, unique
 from geopipes.errors import CatalogError
 
@@ -31,6 +33,9 @@ class HasGeoInterface(Protocol):
     @property
     def __geo_interface__(self) -> dict[str, Any]: ...
 
+
+LONGEST = 500
+"""Characters of an API's answer that an error shows: it may be a page of HTML."""
 
 Instant = str | dt.datetime | None
 
@@ -55,8 +60,13 @@ def search(
     modifier: Modifier | None = None,
     method: Literal["POST", "GET"] = "POST",
     timeout: float | None = 60.0,
+    retries: int = RETRIES,
 ) -> Scenes:
     """Search a STAC API and take all pages of what it finds.
+
+    A page that does not come is asked for again, after the time that the API says (Retry-After), else after waits that
+    double; pages before it are not. Where it does not come at all, an error says so, and the same search goes on at
+    that page, in the same process, if the cause may have passed by then.
 
     Parameters
     ----------
@@ -77,6 +87,7 @@ def search(
     modifier : signs hrefs when pixels are read, as ``planetary_computer.sign_inplace``; kept for then
     method : how the search is sent
     timeout : of each request [s]; None waits for ever
+    retries : how often each request is tried again that failed for a passing reason
 
     Returns
     -------
@@ -84,13 +95,15 @@ def search(
 
     Raises
     ------
-    CatalogError : where the API cannot be reached, refuses, or is none; names the URL and the cause
+    CatalogError : where the API cannot be reached, refuses, or is none; names the URL, the page and the cause
     """
     region = _region(bbox, intersects)
+    if retries < 0:
+        raise CatalogError(f"search(retries={retries}): give a number of tries after the first, 0 or more")
+    io = StacApiIO(dict(headers or {}), parameters=dict(parameters or {}), timeout=timeout, max_retries=None)
+    asker = Asker(io, retries)
     try:
-        client = pystac_client.Client.open(
-            url, headers=dict(headers or {}), parameters=dict(parameters or {}), timeout=timeout
-        )
+        client = asker.ask(lambda: pystac_client.Client.open(url, stac_io=io, timeout=timeout))
         if client.get_search_link() is not None:
             # Older APIs have the search and do not say so.
             client.add_conforms_to("ITEM_SEARCH")
@@ -111,11 +124,24 @@ def search(
             if isinstance(fields, Mapping)
             else _listed(fields),
         )
-        documents = list(found.items_as_dicts())
-    except Exception as cause:  # pystac-client raises bare Exception for a wrong limit or query
-        raise CatalogError(f"search({url!r}): {type(cause).__name__}: {cause}{_advice(cause)}") from cause
+        documents = paged(asker, io, found.url, found.method or method, found.get_parameters(), most=max_items)
+    except Exception as error:  # pystac-client raises bare Exception for a wrong limit or query
+        cause = error.__cause__ if isinstance(error, PageError) and isinstance(error.__cause__, Exception) else error
+        raise CatalogError(f"search({url!r}): {_told(error, cause)}{_advice(cause)}") from cause
+    finally:
+        io.session.close()
     items, dropped = unique(read_item(document, where=url) for document in documents)
-    return Scenes(items, region=region, modifier=modifier, duplicates=dropped)
+    return Scenes(
+        items, region=region, modifier=modifier, duplicates=dropped, searched=found.get_parameters().get("datetime")
+    )
+
+
+def _told(error: Exception, cause: Exception) -> str:
+    """Say which page failed, and why, and how often it was tried."""
+    text, page = str(cause), "" if error is cause else f"{error}: "
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
+    return f"{page}{type(cause).__name__}: {text}{notes}"
 
 
 def _advice(cause: Exception) -> str:

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,8 @@ from shapely.geometry import mapping, shape
 
 from geopipes.catalogs.scenes import Scenes, unique
 from geopipes.errors import CatalogError, EmptySearch
-from geopipes.read.headers import OPENED_AT_ONCE, file_header, signed_href
+from geopipes.read.headers import OPENED_AT_ONCE, Asset, file_header
+from geopipes.threads import mapped
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -103,8 +103,7 @@ def rasters(
     named = [_named(href, pattern, date_format, datetime) for href in dict.fromkeys(hrefs)]
     if not named:
         raise EmptySearch("rasters(): the list of paths is empty")
-    with ThreadPoolExecutor(OPENED_AT_ONCE, "geopipes-rasters") as pool:
-        headers = list(pool.map(lambda file: _header(file, collection, modifier), named))
+    headers = mapped(lambda file: _header(file, collection, modifier), named, OPENED_AT_ONCE)
     members: dict[str, list[tuple[_File, Header]]] = {}
     for file, header in zip(named, headers, strict=True):
         members.setdefault(file.item, []).append((file, header))
@@ -203,8 +202,7 @@ def _utc(given: Dated) -> dt.datetime | None:
 
 
 def _header(file: _File, collection: str | None, modifier: Modifier | None) -> Header:
-    signed = signed_href(file.href, item=file.item, collection=collection, asset=_key(file), modifier=modifier)
-    return file_header(signed, name=file.href)
+    return file_header(Asset(file.href, file.item, collection, _key(file), modifier))
 
 
 def _key(file: _File) -> str:

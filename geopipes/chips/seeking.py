@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import floor
@@ -23,6 +22,7 @@ from geopipes.chips.places import given, moved, table_columns
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.cube import Cube, Cubes, Window
 from geopipes.errors import ChipError, EmptySearch
+from geopipes.threads import mapped
 
 if TYPE_CHECKING:
     import geopandas
@@ -115,8 +115,7 @@ def settle(windows: Windows, *, threads: int = 8) -> Windows:
     cube = windows.cube
     used = np.unique(cube)
     there = np.zeros(len(windows.cubes), bool)
-    with ThreadPoolExecutor(threads, thread_name_prefix="geopipes-seek") as pool:
-        there[used] = [*pool.map(_has_items, [windows.cubes[index] for index in used])]
+    there[used] = mapped(_has_items, [windows.cubes[index] for index in used], threads)
     kept = np.flatnonzero(there[cube])
     if len(kept) == 0:
         raise EmptySearch(f"settle: none of the {len(windows)} points has items; widen the dates or the filter of find")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import shapely
 
 from geopipes import grids
-from geopipes.datacubes.lazies import Array, cropped, first, spread, template
+from geopipes.datacubes.lazies import Array, cropped, first, spread, template, templates
 from geopipes.steps import Step, dataset_wanted
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Cube(ABC):
     def footprint(self) -> Geometry:
         """Where every source has pixels, in the grid's CRS."""
 
+    def outlines(self) -> list[Geometry]:
+        """Give for each date where there are pixels, in the grid's CRS: equal ones are one object."""
+        dates = first(self.dataset).sizes.get("time", 0)
+        return [self.footprint] * dates
+
     @abstractmethod
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> Any:
         """Read a window into memory; pixels outside the grid or the sources are not valid.
@@ -114,7 +120,8 @@ class Cube(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave lazily built views behind: they are made again where they are needed."""
-        return {key: value for key, value in self.__dict__.items() if key not in MADE}
+        own = getattr(self, "__dataclass_fields__", ())
+        return {key: value for key, value in self.__dict__.items() if key in own or key not in MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what `__getstate__` kept, frozen dataclasses included."""
@@ -166,7 +173,8 @@ class MappedCube(Cube):
         """All of the cube, lazy; dims and dtypes found by running the step on a small template."""
         base = self.base.dataset
         small = template(base)
-        result = dataset_wanted(self.step, self.step(small), small)
+        with templates():
+            result = dataset_wanted(self.step, self.step(small), small)
         if isinstance(result, dict):
             return {
                 name: spread(part, base.get(name, first(base)), self._reader(name)) for name, part in result.items()
@@ -177,6 +185,12 @@ class MappedCube(Cube):
     def footprint(self) -> Geometry:
         """Where every source has pixels: the base's."""
         return self.base.footprint
+
+    def outlines(self) -> list[Geometry]:
+        """Ask the base, unless the step changes the dates: then there are pixels wherever there are some."""
+        before, after = (first(dataset).coords.get("time") for dataset in (self.base.dataset, self.dataset))
+        same = before is not None and after is not None and np.array_equal(before, after, equal_nan=True)
+        return self.base.outlines() if same else super().outlines()
 
     def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int, call: str) -> None:
         """Ask the base."""

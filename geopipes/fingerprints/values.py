@@ -15,7 +15,6 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import shapely
@@ -23,10 +22,9 @@ import xarray as xr
 
 from geopipes.errors import SourceError, StepError
 from geopipes.fingerprints.words import Document, digest
+from geopipes.labels import Labels
+from geopipes.read.hrefs import unsigned
 from geopipes.steps import Step, given
-
-SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature"}
-"""Parameters of a URL that sign it (Azure, CloudFront, S3, Google): it is another one an hour later."""
 
 ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 """What two processes show differently of one lazy array."""
@@ -119,6 +117,8 @@ def _other(value: Any) -> Any:
         return f"{type(value).__name__} {os.fspath(value) if isinstance(value, os.PathLike) else value}"
     if isinstance(value, shapely.Geometry):
         return str(shapely.to_wkt(value, rounding_precision=-1))
+    if isinstance(value, Labels):
+        return value.document()
     if isinstance(value, slice):
         return {"slice": [value_document(end) for end in (value.start, value.stop, value.step)]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -172,11 +172,3 @@ def hashed(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         hashed.update(little.reshape(-1).view(np.uint8).data)
     return hashed.hexdigest()
-
-
-def unsigned(href: str) -> str:
-    """Give a URL without its query where that signs it."""
-    if "?" not in href:
-        return href
-    keys = {key.lower() for key, _ in parse_qsl(urlsplit(href).query)}
-    return href.partition("?")[0] if keys & SIGNATURES else href

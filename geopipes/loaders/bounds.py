@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geopipes.meters import (
+    AFAR,
     BY_GDAL,
     CHIPS,
     DECODING,
@@ -33,7 +34,7 @@ from geopipes.meters import (
 OFTEN = 0.25
 """Shares of tiles decoded a second time, and of reading spent on tiles, from which on that is worth a word."""
 
-AWAIT_BYTES = (OPENING, FETCHING, BY_GDAL, FROM_AFAR)
+AWAIT_BYTES = (OPENING, FETCHING, AFAR, BY_GDAL, FROM_AFAR)
 """What waits for a disk or the network; other parts of reading wait for nothing but a processor and the GIL."""
 
 COMPUTING = 0.6
@@ -149,6 +150,11 @@ class _Threads:
             if row.stage != Stage.CHIP and row not in AWAIT_BYTES and DECODING in self._rows:
                 return (
                     f"{share:.0%} of that it waits for a processor or for the GIL, which loader(processes=2) may mend"
+                )
+            if row == AFAR or (row == OPENING and AFAR in self._rows):
+                return (
+                    f"{share:.0%} of that it waits for the network: read(requests=...) asks for more at a time, and "
+                    "read(disk=...) keeps what came for the next pass"
                 )
             what = " for bytes from afar" if row == FROM_AFAR else " for bytes" if row in AWAIT_BYTES else ""
             return f"{share:.0%} of that it waits{what}: read(threads={2 * self._threads}) waits for more at a time"

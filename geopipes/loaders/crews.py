@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -23,9 +24,14 @@ from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, 
 from geopipes.loaders.profiles import Add
 from geopipes.loaders.shares import Share
 from geopipes.loaders.workers import work
+from geopipes.read.failures import Told
+from geopipes.threads import waiting
 
 if TYPE_CHECKING:
     from geopipes.loaders.slots import Layout, Slot, Slots
+
+GLANCE = 0.1
+"""Seconds after which whoever waits for reports looks whether its run was left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +88,11 @@ class Crew:
         self.pid, self.shown = os.getpid(), False
         self.failed: BaseException | None = None
         self._rows, self._spare, self._lock, self._runs = rows, spare, Lock(), count()
+        self._begun: set[int] = set()
         self._leaving: deque[int] = deque()
         self._parts: dict[tuple[int, int], _Parts] = {}
         self._adds: dict[int, Add] = {}
+        self._tells: dict[int, Told] = {}
         self._layout: Layout | None = None
         self._slots: Slots | None = None
         self._workers: list[_Worker] = []
@@ -94,12 +102,15 @@ class Crew:
             for worker in self._workers:  # all begin side by side
                 worker.send(plan)
 
-    def begin(self, epoch: int, group: int, add: Add | None = None) -> int:
-        """Begin a run of an epoch at a batch; give its number. What workers count is added, where one asks."""
+    def begin(self, epoch: int, group: int, add: Add | None = None, tell: Told | None = None) -> int:
+        """Begin a run of an epoch at a batch; give its number. Who asks gets what workers count, and what failed."""
         with self._held():
             run = next(self._runs)
+            self._begun.add(run)
             if add is not None:
                 self._adds[run] = add
+            if tell is not None:
+                self._tells[run] = tell
             self._tell(Begin(run, epoch, group, add is not None))
             return run
 
@@ -121,6 +132,8 @@ class Crew:
     def members(self, run: int, group: int) -> list[Any]:
         """Wait for a batch that was ordered; give its elements, samples as rows of shared memory.
 
+        None of them where the run is left meanwhile.
+
         Raises
         ------
         LoaderError
@@ -128,9 +141,11 @@ class Crew:
         Exception
             what a step raised in a worker
         """
-        with self._held():
+        with self._held(), waiting(partial(self.leave, run)):
             parts = self._parts[run, group]
             while parts.waiting:
+                if run in self._leaving:
+                    return []
                 self._receive()
             del self._parts[run, group]
         if parts.failures:
@@ -189,8 +204,12 @@ class Crew:
     def _let_leave(self) -> None:
         while self._leaving:
             run = self._leaving.popleft()
+            if run not in self._begun:  # left by two: whoever stopped waiting, and its end
+                continue
+            self._begun.remove(run)
             self._tell(Leave(run))
             self._adds.pop(run, None)
+            self._tells.pop(run, None)
             for key, parts in [*self._parts.items()]:
                 if key[0] == run:
                     parts.left = True
@@ -198,8 +217,10 @@ class Crew:
                         self._back(self._parts.pop(key))
 
     def _receive(self) -> None:
-        """Wait for reports, and take them in; a worker that has ended is an error."""
-        ready = wait([handle for worker in self._workers for handle in (worker.reports, worker.process.sentinel)])
+        """Wait for reports a while, and take them in; a worker that has ended is an error."""
+        handles = [handle for worker in self._workers for handle in (worker.reports, worker.process.sentinel)]
+        if not (ready := wait(handles, GLANCE)):
+            return
         reporting = [worker for worker in self._workers if worker.reports in ready]
         for worker in reporting:
             try:
@@ -214,6 +235,9 @@ class Crew:
         key = report.run, report.group
         if report.counts and (add := self._adds.get(report.run)) is not None:
             add(report.counts)
+        if report.unread and (tell := self._tells.get(report.run)) is not None:
+            for unread in report.unread:
+                tell(unread)
         parts = self._parts[key]
         parts.waiting -= 1
         parts.rows |= report.rows
@@ -269,9 +293,22 @@ def _worker(share: Share) -> _Worker:
     orders, taken = context.Pipe()  # two ways, so a socket: descriptors go over it
     reports, given = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(share, taken, given), name=f"geopipes-{share.process}", daemon=True)
-    with taken, given:  # this side of them: so the other one sees when this process is no more
+    with taken, given, _without_interrupts():  # this side of the pipes: so the other one sees when this one is no more
         process.start()
     return _Worker(share.process, process, orders, reports)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let what is started here never see Ctrl-C, which goes to all processes of a terminal: the parent ends it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ended(worker: _Worker) -> LoaderError:

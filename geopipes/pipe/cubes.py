@@ -51,7 +51,7 @@ class CubeChain(Chain[T]):
     ) -> Pipe[xr.Dataset]:
         """Join what has no time of its own, labels or elevation: see `geopipes.datacubes.join`."""
         if not isinstance(other, CubeChain):
-            raise StepError(f"join({other!r}) takes a pipe: write .join(gp.rasters({other!r}), ...)")
+            raise StepError(_no_pipe(other))
         options: dict[str, Any] = {
             "name": name, "bands": bands, "resampling": resampling, "dtype": dtype, "nodata": nodata,
         }  # fmt: skip
@@ -164,3 +164,10 @@ class CubeChain(Chain[T]):
         """Cut cubes into a plan."""
         self._need("cubes", text)
         return plans.Plan._new(text, self, Lazy(lambda: cut(self._value.get())), "plan")
+
+
+def _no_pipe(other: object) -> str:
+    """Say what is joined instead of paths and frames."""
+    if hasattr(other, "geometry"):
+        return f"join({type(other).__name__}) takes a pipe: write .rasterize(frame, name=..., background=0)"
+    return f"join({other!r}) takes a pipe: write .join(gp.rasters({other!r}), ...)"

@@ -57,13 +57,14 @@ def search(
     modifier: Modifier | None = None,
     method: Literal["POST", "GET"] = "POST",
     timeout: float | None = 60.0,
+    retries: int = 6,
 ) -> Pipe[pystac.Item]:
     """Search a STAC API, once, when its items are first needed: see `geopipes.catalogs.search`."""
     options: dict[str, Any] = {
         "collections": collections, "bbox": bbox, "intersects": intersects, "datetime": datetime, "query": query,
         "filter": filter, "filter_lang": filter_lang, "ids": ids, "sortby": sortby, "fields": fields,
         "max_items": max_items, "limit": limit, "headers": headers, "parameters": parameters,
-        "modifier": modifier, "method": method, "timeout": timeout,
+        "modifier": modifier, "method": method, "timeout": timeout, "retries": retries,
     }  # fmt: skip
     return _items(catalogs.search, url, options)
 

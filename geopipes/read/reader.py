@@ -19,12 +19,14 @@ from geopipes.meters import COPYING, RESAMPLING, timed
 from geopipes.read import ahead
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
-from geopipes.read.files import File, opened
+from geopipes.read.failures import asking
+from geopipes.read.files import File, assuming, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
 from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
 from geopipes.read.stores import located
 from geopipes.read.tiles import Uses, shared
+from geopipes.read.withheld import Withheld
 
 Array = np.ndarray[Any, Any]
 DType = np.dtype[Any]
@@ -180,7 +182,7 @@ class Reader:
             for sheet in self._at(step)
             if sheet.place.touches(*window)
         ]
-        if self._far:
+        if self._far and assuming.get() is None:
             self._open_together([sheet for sheet, _ in touched], names)
         return [key for sheet, window in touched for key in _keys(self._opened(sheet, names), window)]
 
@@ -208,11 +210,11 @@ class Reader:
             return
         rows, cols = window
         place = (inner[0].start - rows.start, inner[1].start - cols.start)
-        seen = False
+        seen, withheld = False, Withheld()
         for sheet in self._at(step):
             if not sheet.place.touches(*inner):
                 continue
-            if seen and self._full(sheet, names, here, counted_from(inner, (rows.start, cols.start))):
+            if seen and self._full(sheet, names, here, _inside(inner, window)):
                 if (known := self._opens.get((sheet, names))) is not None:
                     passed_over(_keys(known.draws, inner))
                 continue
@@ -221,9 +223,13 @@ class Reader:
                 for dtype, draw in self._opened(sheet, names):
                     with timed(RESAMPLING if draw.offset is None else COPYING):
                         draw.onto(inner, *here[dtype], place)
-            except ReadError as error:
-                asked = f"rows {rows.start}..{rows.stop}, columns {cols.start}..{cols.stop} of the grid"
-                raise ReadError(f"{error} (needed for {asked})") from error
+            except (ReadError, SourceError) as error:
+                source = sheet.members[0][0]
+                asking.get().unread(error, source, (rows.start, rows.stop, cols.start, cols.stop))
+                for source, variable in sheet.wanted(names):
+                    ok = here[variable.dtype][1][(self.channels[variable.name], *_inside(inner, window))]
+                    withheld.cover(ok, source.geobox, self.stack.geobox, inner, variable.resampling)
+        withheld.lift()
 
     def _ranges(self, names: Names) -> list[tuple[DType, slice]]:
         """Give the channels of some variables, or of all."""
@@ -277,39 +283,46 @@ class Reader:
             lattices.setdefault(key, []).append(file)
         for together in lattices.values():
             side_by_side = planes(together, [tuple(sorted(bands[file])) for file in together])
-            groups: dict[tuple[str, DType], list[tuple[Source, Variable, File]]] = {}
+            groups: dict[tuple[str, DType, bool], list[tuple[Source, Variable, File]]] = {}
             for (source, variable), file in zip(members, files, strict=True):
                 if file in together:
-                    groups.setdefault((variable.resampling, variable.dtype), []).append((source, variable, file))
-            for (resampling, dtype), group in groups.items():
+                    kind = (variable.resampling, variable.dtype, source.scale is not None)
+                    groups.setdefault(kind, []).append((source, variable, file))
+            for (resampling, dtype, _), group in groups.items():
                 yield dtype, self._draw(side_by_side, resampling, group, place)
 
     def _draw(
         self, all_of: Planes, resampling: str, group: Sequence[tuple[Source, Variable, File]], where: Placement
     ) -> Draw:
         """Say which planes go where."""
-        picks: list[tuple[int, int, int, float | None]] = []
+        picks = []
         for source, variable, file in group:
             part = all_of.files.index(file)
             for i, band in enumerate(source.bands):
                 plane = all_of.parts[part].start + all_of.bands[part].index(band)
                 stated = file.layout.nodata[band - 1] if source.nodata is None else source.nodata
-                picks.append((self.channels[variable.name].start + i, plane, part, stated))
-        picks.sort(key=lambda pick: pick[0])
+                picks.append((self.channels[variable.name].start + i, plane, part, stated, source.scale))
+        channels, picked, parts, nodata, scales = zip(*sorted(picks, key=lambda pick: pick[0]), strict=True)
         level = 0 if where.offset is not None or resampling in FULL_RESOLUTION else all_of.level(where.scale)
         (height, width), (full_height, full_width) = all_of.levels[level].shape, all_of.levels[0].shape
         return Draw(
             planes=all_of,
-            parts=tuple(sorted({part for _, _, part, _ in picks})),
-            picked=np.array([plane for _, plane, _, _ in picks]),
-            channels=np.array([channel for channel, _, _, _ in picks]),
-            nodata=tuple(nodata for _, _, _, nodata in picks),
+            parts=tuple(sorted(set(parts))),
+            picked=np.array(picked),
+            channels=np.array(channels),
+            nodata=nodata,
+            scales=None if group[0][0].scale is None else np.array(scales),
+            dtype=group[0][1].dtype,
             resampling=resampling,
             level=level,
             grid=self.stack.geobox,
             offset=where.offset,
             scale=(where.scale[0] * full_height / height, where.scale[1] * full_width / width),
         )
+
+
+def _inside(inner: Box, window: Box) -> Box:
+    return counted_from(inner, (window[0].start, window[1].start))
 
 
 def _keys(draws: Sequence[tuple[DType, Draw]], window: Box) -> list[Any]:

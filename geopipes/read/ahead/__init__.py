@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from geopipes.meters import OPENING, timed
 from geopipes.read.ahead.crews import Closed, Fetching, Wanted
 
 REQUESTS = 64
@@ -58,8 +59,9 @@ def together(calls: Sequence[tuple[Hashable, Callable[[], object]]]) -> None:
             if not all(each.is_set() for each in done):
                 raise Pending
             return
-        for each in done:
-            each.wait()
+        with timed(OPENING, calls=len(done)):
+            for each in done:
+                each.wait()
         if fetched.closed:
             raise Closed("the run has ended")
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from threading import Condition, Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
+from geopipes.read import kept
 from geopipes.read.ahead.pieces import LEAST, LONGEST, SHARES, Call, Job, Key, Piece, Queue, State
+from geopipes.read.failures import Asking, asking, nobody
 from geopipes.threads import collecting
 
 if TYPE_CHECKING:
     from geopipes.read.files.afar import FarFile
+    from geopipes.read.kept import Store
 
 Wanted = tuple["FarFile", int, int]
 """Bytes of a file: where they begin, and how many."""
 
-PATIENCE = 0.5
+PATIENCE = 0.3
 """Seconds that closing waits for requests that are on their way; one that is stalled ends by its own timeout."""
 
 
@@ -34,10 +38,15 @@ class Fetching:
     ----------
     requests : in flight at most: as many threads
     budget : bytes held of what is fetched ahead; what somebody waits for is fetched whatever is held
+    disk : where bytes are looked for before they are fetched, and kept once they were decoded; None for nowhere
+    asked : how long to wait, and what is lost for good; what fails is tried again by whoever needs it
     """
 
-    def __init__(self, *, requests: int, budget: int) -> None:
-        self._requests, self._budget = requests, budget
+    def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
+        asked = asked or asking.get()
+        self._asked = replace(asked, policy=replace(asked.policy, retries=0), tell=nobody)
+        self._requests, self._budget, self._disk = requests, budget, disk
+        self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
         self._work = Condition(self._lock)
         self._pieces: dict[Key, Piece] = {}
@@ -123,6 +132,12 @@ class Fetching:
                 settled = piece.settled = piece.settled or Event()
             settled.wait()
 
+    def keep(self, file: FarFile, offset: int) -> None:
+        """Keep bytes on disk that were taken, if they came from the store."""
+        data = self._fresh.pop((file, offset), None)
+        if data is not None and self._disk is not None:
+            kept.keep_tile(self._disk, file.name, file.version, offset, bytes(data))
+
     def call(self, functions: Iterable[tuple[Hashable, Callable[[], object]]]) -> list[Event]:
         """Have functions called that wait for the network, each by its name once at a time; errors are not looked at.
 
@@ -158,6 +173,8 @@ class Fetching:
     def close(self) -> None:
         """Let nothing more be fetched, and wake whoever waits; threads end with the requests they are at."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             for piece in self._pieces.values():
                 piece.settle()
@@ -207,6 +224,8 @@ class Fetching:
         job = piece.job
         assert job is not None
         data: memoryview = job.data[piece.start - job.start : piece.stop - job.start]
+        if self._disk is not None and piece.start not in job.kept:
+            self._fresh[piece.file, piece.start] = data
         self._leave(piece)
         if piece.uses <= 0:
             self._pieces.pop((piece.file, piece.start), None)
@@ -232,6 +251,7 @@ class Fetching:
     # On the threads.
 
     def _run(self) -> None:
+        asking.set(self._asked)
         while (task := self._next()) is not None:
             if isinstance(task, Call):
                 with suppress(BaseException):  # whoever needs it meets it itself
@@ -261,15 +281,41 @@ class Fetching:
 
     def _fetch(self, job: Job) -> None:
         error: BaseException | None = None
+        requests = size = 0
         try:
-            job.data = job.file.fetch(job.start, job.stop)
+            there = self._looked_up(job)
+            missing = [piece for piece in job.pieces if piece.start not in there]
+            if not there:
+                requests = 1
+                job.data = job.file.fetch(job.start, job.stop)
+                size = job.stop - job.start
+            else:
+                whole = bytearray(job.stop - job.start)
+                if missing:
+                    start, stop = missing[0].start, max(piece.stop for piece in missing)
+                    requests = 1
+                    whole[start - job.start : stop - job.start] = job.file.fetch(start, stop)
+                    size = stop - start
+                for start, data in there.items():
+                    whole[start - job.start : start - job.start + len(data)] = data
+                job.data, job.kept = memoryview(whole), frozenset(there)
         except BaseException as raised:
             error = raised
         with self._lock:
-            self._sent[0] += 1
-            self._sent[1] += 0 if error else job.stop - job.start
+            self._sent[0] += requests
+            self._sent[1] += size
             for piece in job.pieces:
                 self._arrived(piece, error)
+
+    def _looked_up(self, job: Job) -> dict[int, bytes]:
+        """Give what of a request lies on disk, by where it begins."""
+        if self._disk is None:
+            return {}
+        found = {
+            piece.start: kept.tile(self._disk, job.file.name, job.file.version, piece.start, piece.stop - piece.start)
+            for piece in job.pieces
+        }
+        return {start: data for start, data in found.items() if data is not None}
 
     def _arrived(self, piece: Piece, error: BaseException | None) -> None:
         if error is None and self._pieces.get((piece.file, piece.start)) is piece:

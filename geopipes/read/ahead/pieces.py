@@ -74,14 +74,16 @@ class Job:
     pieces : it brings
     left : how many of them are still held
     data : the bytes, when they are here
+    kept : where pieces begin that came from disk
     """
 
-    __slots__ = ("data", "file", "left", "pieces", "start", "stop")
+    __slots__ = ("data", "file", "kept", "left", "pieces", "start", "stop")
 
     def __init__(self, pieces: list[Piece]) -> None:
         self.file, self.start, self.stop = pieces[0].file, pieces[0].start, max(piece.stop for piece in pieces)
         self.pieces, self.left = pieces, len(pieces)
         self.data: Any = None
+        self.kept: frozenset[int] = frozenset()
 
 
 class Call(NamedTuple):

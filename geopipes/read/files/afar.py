@@ -6,11 +6,11 @@ import imagecodecs
 import numpy as np
 
 from geopipes.meters import AFAR, timed
-from geopipes.read.ahead import fetching
+from geopipes.read.ahead import current, fetching
 from geopipes.read.files.bycog import CogFile, Tiles
 from geopipes.read.files.layouts import Array, File, Layout
 from geopipes.read.sources import Source
-from geopipes.read.stores import Head, Location, StoreError, forget, get
+from geopipes.read.stores import Head, Location, StoreError, forget, get, located, name_of
 
 
 class FarFile(CogFile):
@@ -19,6 +19,7 @@ class FarFile(CogFile):
     Attributes
     ----------
     location : where it lies, signed
+    name, version : by which its bytes are kept on disk
     """
 
     afar = True
@@ -29,16 +30,19 @@ class FarFile(CogFile):
         location: Location, head: Head, tiles: tuple[Tiles, ...],
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
-        self._tiles, self.location, self._size = tiles, location, head.size
-        self._etag = head.etag
+        self._tiles, self._located, self._size = tiles, (signed, location), head.size
+        self._etag, self.version, self.name = head.etag, head.version, name_of(location)
+
+    @property
+    def location(self) -> Location:
+        """Where it lies, by the href as it is signed now."""
+        signed, found = self._located
+        if signed != (now := self._signed) and (other := located(now)) is not None:
+            self._located, found = (now, other), other
+        return found
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Give (offset, bytes) of what a tile of some bands is stored in; absent tiles are stored nowhere."""
-        tiles, places = self._tiles[level], self._places(level, row, col, bands)
-        return [(int(tiles.offsets[index]), int(tiles.counts[index])) for index, _ in places if tiles.counts[index]]
 
     def fetch(self, start: int, stop: int) -> memoryview:
         """Get bytes of the file from its store, in one request.
@@ -60,6 +64,11 @@ class FarFile(CogFile):
                 forget(self.location)
             raise
         return memoryview(data)
+
+    def _read_stored(self, tiles: Tiles, index: int, wanted: list[tuple[int, int]], out: Array) -> None:
+        super()._read_stored(tiles, index, wanted, out)
+        if (fetched := current.get()) is not None:
+            fetched.keep(self, int(tiles.offsets[index]))  # as its bytes made sense
 
     def _fetch(self, offset: int, count: int) -> Array | None:
         if count == 0:

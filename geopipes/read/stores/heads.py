@@ -1,4 +1,4 @@
-"""Headers of files in stores: read once, in one request or two, and kept."""
+"""Headers of files in stores: read once, in one request or two, and kept, in this process and on disk."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from geopipes.read.stores.clients import get
+from geopipes.read import kept
+from geopipes.read.hrefs import unsigned
+from geopipes.read.kept import Head
+from geopipes.read.stores.clients import check_fork, get
 from geopipes.read.stores.faults import StoreError
 from geopipes.read.stores.locations import Location
+from geopipes.read.stores.options import options_of
 
 FIRST = 32 * 1024
 """Bytes asked for first: the whole header of most Cloud-optimized GeoTIFFs."""
@@ -30,44 +33,29 @@ KEPT = 64 * 2**20
 """Bytes of headers that a process keeps, until their files are opened and after."""
 
 
-@dataclass(frozen=True)
-class Head:
-    """The header of a file.
-
-    Attributes
-    ----------
-    data : the beginning of the file, all of its header where that lies there; of what is no TIFF some bytes
-    size : of the file, bytes
-    etag : tells this file from another in its place; None where the store gives none
-    more : (offset, bytes) of parts of the header that lie elsewhere, ascending
-    """
-
-    data: bytes
-    size: int
-    etag: str | None
-    more: tuple[tuple[int, bytes], ...] = ()
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Give bytes of the header.
-
-        Raises
-        ------
-        ValueError
-            these are not there
-        """
-        for start, data in ((0, self.data), *self.more):
-            if start <= offset and offset + count <= start + len(data):
-                return data[offset - start : offset - start + count]
-        raise ValueError(f"{count} bytes at {offset} are pointed to, the header holds none")
-
-
 _lock = Lock()
 _heads: OrderedDict[str, Head] = OrderedDict()
 _held = 0
 
 
+WHERE = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_ENDPOINT_URL",
+    "CPL_GS_ENDPOINT",
+)  # fmt: skip
+"""What says on whose server a bucket lies, beside its name."""
+
+
+def name_of(location: Location) -> str:
+    """Name a file, whoever signs it: for what is kept of it."""
+    if location.kind == "http":
+        return unsigned(f"{location.unsigned}{location.query}")
+    told = {**os.environ, **options_of(location).named(location.kind)}
+    where = [location.account or "", *(told.get(name, "") for name in WHERE)]
+    return " ".join([location.unsigned, *filter(None, where)])
+
+
 def head(location: Location) -> Head:
-    """Give the header of a file; read from its store where this process does not have it.
+    """Give the header of a file; read from its store where neither this process has it nor the disk.
 
     Raises
     ------
@@ -75,19 +63,34 @@ def head(location: Location) -> Head:
         it could not be read
     """
     with _lock:
-        found = _heads.get(location.unsigned)
+        found = _heads.get(name_of(location))
     if found is None:
-        found = read_head(location)
+        check_fork()  # before the disk is asked: what hangs must not depend on what lies there
+        found = kept.head(name_of(location))
+        if found is None:
+            found = read_head(location)
+            kept.keep_head(name_of(location), found)
         keep(location, found)
     return found
+
+
+def known(location: Location) -> bool:
+    """Say whether a header is here, in this process or on disk."""
+    with _lock:
+        if name_of(location) in _heads:
+            return True
+    found = kept.head(name_of(location))
+    if found is not None:
+        keep(location, found)
+    return found is not None
 
 
 def keep(location: Location, found: Head) -> None:
     """Keep a header."""
     global _held
     with _lock:
-        _drop(location.unsigned)
-        _heads[location.unsigned] = found
+        _drop(name_of(location))
+        _heads[name_of(location)] = found
         _held += _size(found)
         while _held > KEPT:
             _drop(next(iter(_heads)))
@@ -96,7 +99,8 @@ def keep(location: Location, found: Head) -> None:
 def forget(location: Location) -> None:
     """Let go of a header: the file is another one now."""
     with _lock:
-        _drop(location.unsigned)
+        _drop(name_of(location))
+    kept.forget_head(name_of(location))
 
 
 def forget_all() -> None:
