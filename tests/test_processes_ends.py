@@ -263,7 +263,7 @@ def test_processes_started_otherwise_read_after_the_network_was_used(
     land: Synthetic, server: ObjectServer, method: str
 ) -> None:
     expected = sum(len(batch["chip"]) for batch in chips(land, server.url).batch(4))
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     answers = context.Queue()
     child = context.Process(target=_counted, args=(server.url, land, answers))
     child.start()

@@ -154,7 +154,7 @@ def _memory(source: Reading, seen: Seen, batch: Batch | None, *, far: bool) -> M
 def _size(element: Any) -> int:
     """Give the bytes of a chip, lazy or not."""
     if isinstance(element, xr.Dataset):
-        return sum(int(variable.nbytes) for variable in element.data_vars.values())
+        return sum((int(variable.nbytes) for variable in element.data_vars.values()), 0)
     return sum(_size(part) for part in element.values())
 
 
