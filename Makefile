@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test lint types bench torchgeo clean
+.PHONY: help quickstart install test lint types notebooks bench torchgeo clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ lint: $(VENV)/.all  ## Check style and formatting
 
 types: $(VENV)/.all  ## Check types
 	$(BIN)/mypy
+
+notebooks: $(VENV)/.all  ## Write the notebooks anew from examples/walkthroughs
+	for script in examples/walkthroughs/*.py; do \
+	  $(BIN)/jupytext --quiet --to ipynb --output notebooks/$$(basename $$script .py).ipynb $$script || exit 1; done
 
 bench: $(VENV)/.all  ## Measure beside the peers and the floor; ARGS="--quick" for a small world
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -2,156 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
-from typing import Any
+from collections.abc import Callable, Iterator
 
+from benchmarks.far_bars import far
+from benchmarks.found import Bar, Found, Missing, Results, ms, ratio
 from benchmarks.measures import DTYPES, JOBS, METHODS, PEERS, SERIES_PEERS
-
-Results = Mapping[str, Sequence[dict[str, Any]]]
-"""What every repeat of a measurement gave, by its key."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A line of the table.
-
-    Attributes
-    ----------
-    row : the part of the run that it belongs to
-    what : in words
-    got : a number; None where it could not be measured
-    asked : "<= 1.05" or ">= 6"; empty for what is reported only
-    note : more figures, or the reason why there is none
-    """
-
-    row: str
-    what: str
-    got: float | None
-    asked: str = ""
-    note: str = ""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the number is what was asked for; None where there is neither."""
-        if not self.asked or self.got is None:
-            return None
-        sign, number = self.asked.split()
-        return self.got <= float(number) if sign == "<=" else self.got >= float(number)
-
-
-Missing = Mapping[str, str]
-"""Why a measurement was left out, by its key."""
 
 
 def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     """Give the table's lines for what was measured."""
-    found = _Found(results, missing, threads)
-    parts: list[Callable[[_Found], Iterator[Bar]]] = [
+    found = Found(results, missing, threads)
+    parts: list[Callable[[Found], Iterator[Bar]]] = [
         _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
-        _choosing, _overhead, _training, _mapping,
+        _choosing, _overhead, _training, _mapping, far,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The results, and medians of them."""
-
-    results: Results
-    missing: Missing
-    threads: int
-
-    def has(self, key: str) -> bool:
-        """Say whether a measurement was asked for."""
-        return key in self.results or key in self.missing
-
-    def keys(self, row: str) -> list[str]:
-        """Give the measurements of a row that has any number of them."""
-        return [key for key in {**self.results, **self.missing} if key.split()[0] == row]
-
-    def value(self, key: str, *fields: str) -> float | None:
-        """Give the median of a field, or of a sum of fields."""
-        good = [one for one in self.results.get(key, ()) if "failed" not in one]
-        return median(sum(one[name] for name in fields) for one in good) if good else None
-
-    def chip(self, key: str, *fields: str) -> float | None:
-        """Give milliseconds for a chip."""
-        good = [one for one in self.results.get(key, ()) if "failed" not in one]
-        times = [1e3 * sum(one[name] for name in fields or ("seconds",)) / one["chips"] for one in good]
-        return median(times) if times else None
-
-    def why(self, *keys: str) -> str:
-        """Say why a measurement gave nothing."""
-        for key in keys:
-            if key in self.missing:
-                return self.missing[key]
-            failed = [one["failed"] for one in self.results.get(key, ()) if "failed" in one]
-            if failed:
-                return f"{key} failed: {failed[0]}"
-        return ""
-
-    def ours(self, name: str, order: str, threads: int | None = None) -> str:
-        """Give the key of a run of ours."""
-        return f"geopipes {name} {order} {threads or self.threads}"
-
-    def floor(self, name: str, threads: int | None = None) -> str:
-        """Give the key of a job's floors."""
-        return f"floor {name} {threads or self.threads}"
-
-
-def _ratio(above: float | None, below: float | None) -> float | None:
-    return None if above is None or not below else above / below
-
-
-def _ms(*values: tuple[str, float | None]) -> str:
-    return ", ".join(f"{name} {value:.3g} ms" for name, value in values if value is not None)
-
-
-def _decodes(found: _Found) -> Iterator[Bar]:
+def _decodes(found: Found) -> Iterator[Bar]:
     for name in JOBS:
         for order, asked in (("sequential", "<= 1.05"), ("shuffled", "<= 1.5"), ("random", "")):
             key = found.ours(name, order)
             if found.has(key):
                 decoded, needed = found.value(key, "decoded"), found.value(key, "needed")
                 whole = found.value(key, "chips") == found.value(key, "planned")
-                got = _ratio(decoded, needed) if whole else None
+                got = ratio(decoded, needed) if whole else None
                 if whole or order != "random":
                     yield Bar(name, f"decodes per unique tile, {order}", got, asked, found.why(key))
 
 
-def _floors(found: _Found) -> Iterator[Bar]:
+def _floors(found: Found) -> Iterator[Bar]:
     for name in (*JOBS, "series"):
         for threads in (1, 2, 4):
             floor = found.floor(name, threads)
             if not found.has(floor):
                 continue
             decode, pixels = found.chip(floor, "decode"), found.chip(floor, "decode", "write")
-            note = _ms(("F_decode", decode), ("F_pixels", pixels))
+            note = ms(("F_decode", decode), ("F_pixels", pixels))
             yield Bar("floors", f"{name}: F_pixels, ms a chip, threads {threads}", pixels, "", note or found.why(floor))
             for order, asked in (("sequential", "<= 1.5"), ("shuffled", "<= 2.2")):
                 key = found.ours(name, order, threads)
                 if found.has(key):
                     ours = found.chip(key)
                     asked_here = asked if threads == found.threads and name != "series" else ""
-                    note = _ms(("geopipes", ours), ("F_pixels", pixels)) or found.why(key, floor)
+                    note = ms(("geopipes", ours), ("F_pixels", pixels)) or found.why(key, floor)
                     what = f"wall time / F_pixels, {order}, threads {threads}"
-                    yield Bar(name, what, _ratio(ours, pixels), asked_here, note)
+                    yield Bar(name, what, ratio(ours, pixels), asked_here, note)
 
 
-def _kernels(found: _Found) -> Iterator[Bar]:
+def _kernels(found: Found) -> Iterator[Bar]:
     for method in METHODS:
         key = f"kernels {method}"
         if found.has(key):
             ours, vrt, place = (found.value(key, name) for name in ("kernel", "vrt", "place"))
-            note = _ms(("kernel", ours), ("place, once for all bands", place), ("WarpedVRT", vrt)) or found.why(key)
-            yield Bar("kernels", f"{method}: times faster than WarpedVRT's default", _ratio(vrt, ours), ">= 5", note)
+            note = ms(("kernel", ours), ("place, once for all bands", place), ("WarpedVRT", vrt)) or found.why(key)
+            yield Bar("kernels", f"{method}: times faster than WarpedVRT's default", ratio(vrt, ours), ">= 5", note)
             if method == "bilinear":
                 yield Bar("kernels", "bilinear: ms for a band of 224 x 224", ours, "<= 0.2", "")
 
 
-def _peers(found: _Found) -> Iterator[Bar]:
+def _peers(found: Found) -> Iterator[Bar]:
     least = {"rasterio_threads": {"same-grid": 6, "warped": 10}, "torchgeo_random": dict.fromkeys(JOBS, 20)}
     for name in JOBS:
         ours = found.ours(name, "shuffled")
@@ -159,32 +69,32 @@ def _peers(found: _Found) -> Iterator[Bar]:
             if found.has(ours) and found.has(key := f"{peer} {name}"):
                 mine, theirs = found.chip(ours), found.chip(key)
                 asked = f">= {least.get(peer, {}).get(name, 10)}"
-                note = _ms(("geopipes", mine), ("peer", theirs)) if theirs is not None else found.why(key, ours)
-                yield Bar(name, f"shuffled: times faster than {title}", _ratio(theirs, mine), asked, note)
+                note = ms(("geopipes", mine), ("peer", theirs)) if theirs is not None else found.why(key, ours)
+                yield Bar(name, f"shuffled: times faster than {title}", ratio(theirs, mine), asked, note)
 
 
-def _random(found: _Found) -> Iterator[Bar]:
+def _random(found: Found) -> Iterator[Bar]:
     for name, asked in (("same-grid", ">= 1.2"), ("warped", ">= 2")):
         ours, key = found.ours(name, "random"), f"rasterio_threads {name}"
         if found.has(ours) and found.has(key):
             mine, theirs = found.chip(ours), found.chip(key)
-            note = _ms(("geopipes", mine), ("peer", theirs)) or found.why(ours, key)
+            note = ms(("geopipes", mine), ("peer", theirs)) or found.why(ours, key)
             what = "plain random order: times faster than rasterio threads"
-            yield Bar(name, what, _ratio(theirs, mine), asked, note)
+            yield Bar(name, what, ratio(theirs, mine), asked, note)
 
 
-def _series(found: _Found) -> Iterator[Bar]:
+def _series(found: Found) -> Iterator[Bar]:
     for peer in SERIES_PEERS:
         ours, key = found.ours("series", "shuffled"), f"{peer} series"
         if found.has(ours) and found.has(key):
             mine, theirs = found.chip(ours), found.chip(key)
             asked = ">= 3" if peer == "odc_each" else ""
             title = "odc.stac.load with a pool" if peer == "odc_each" else PEERS[peer]
-            note = _ms(("geopipes", mine), ("peer", theirs)) if theirs is not None else found.why(key, ours)
-            yield Bar("series", f"shuffled: times faster than {title}", _ratio(theirs, mine), asked, note)
+            note = ms(("geopipes", mine), ("peer", theirs)) if theirs is not None else found.why(key, ours)
+            yield Bar("series", f"shuffled: times faster than {title}", ratio(theirs, mine), asked, note)
 
 
-def _mixing(found: _Found) -> Iterator[Bar]:
+def _mixing(found: Found) -> Iterator[Bar]:
     if found.has("mixing"):
         ours, plain = found.value("mixing", "neighbours"), found.value("mixing", "plain_neighbours")
         got = found.value("mixing", "variance")
@@ -193,7 +103,7 @@ def _mixing(found: _Found) -> Iterator[Bar]:
         yield Bar("mixing", "correlation of neighbouring batches", ours, "", note)
 
 
-def _ranks(found: _Found) -> Iterator[Bar]:
+def _ranks(found: Found) -> Iterator[Bar]:
     for name in JOBS:
         for ranks in ("2", "4"):
             key, plain = (f"ranks {name} {order}" for order in ("shuffled", "random"))
@@ -206,19 +116,19 @@ def _ranks(found: _Found) -> Iterator[Bar]:
                 yield Bar("ranks", f"{name}: share of tiles that more than one of {ranks} ranks reads", got, "", note)
 
 
-def _hand_over(found: _Found) -> Iterator[Bar]:
+def _hand_over(found: Found) -> Iterator[Bar]:
     for dtype in DTYPES:
         key = f"hand-over {dtype}"
         if found.has(key):
             ours = found.value(key, "geopipes")
             for context in ("spawn", "fork"):
                 theirs = found.value(key, context)
-                note = _ms(("geopipes", ours), ("DataLoader", theirs)) or found.why(key)
+                note = ms(("geopipes", ours), ("DataLoader", theirs)) or found.why(key)
                 what = f"{dtype}: times faster than DataLoader's worker, {context}"
-                yield Bar("hand-over", what, _ratio(theirs, ours), ">= 3", note)
+                yield Bar("hand-over", what, ratio(theirs, ours), ">= 3", note)
 
 
-def _memory(found: _Found) -> Iterator[Bar]:
+def _memory(found: Found) -> Iterator[Bar]:
     good = [one for one in found.results.get("memory", ()) if "failed" not in one]
     if good:
         one = good[0]
@@ -231,7 +141,7 @@ def _memory(found: _Found) -> Iterator[Bar]:
         yield Bar("memory", "RSS", None, "<= 1.05", found.why("memory"))
 
 
-def _scaling(found: _Found) -> Iterator[Bar]:
+def _scaling(found: Found) -> Iterator[Bar]:
     for order in ("sequential", "shuffled"):
         key = f"scaling {order}"
         if found.has(key):
@@ -243,9 +153,9 @@ def _scaling(found: _Found) -> Iterator[Bar]:
             yield Bar("scaling", what, found.value(key, "growth"), "<= 0.05", note if values[0] else found.why(key))
 
 
-def _overhead(found: _Found) -> Iterator[Bar]:
+def _overhead(found: Found) -> Iterator[Bar]:
     if found.has("overhead"):
-        note = _ms(("the reader alone", found.value("overhead", "reading"))) or found.why("overhead")
+        note = ms(("the reader alone", found.value("overhead", "reading"))) or found.why("overhead")
         chains = {
             "straight": ("tensor alone", "<= 0.15"), "scaled": ("scale, then tensor", ""),
             "dataset": ("map, then tensor", "<= 0.5"),
@@ -255,7 +165,7 @@ def _overhead(found: _Found) -> Iterator[Bar]:
             yield Bar("overhead", f"{chain}: CPU ms a chip of 8 bands beyond reading", got, asked, note)
 
 
-def _choosing(found: _Found) -> Iterator[Bar]:
+def _choosing(found: Found) -> Iterator[Bar]:
     for dates in (1, 24):
         key = f"choosing {dates}"
         if found.has(key):
@@ -279,16 +189,16 @@ def _choosing(found: _Found) -> Iterator[Bar]:
             yield Bar("choosing", f"{title}: seconds to list {count or 0:,.0f} windows", seconds, "", note)
 
 
-def _training(found: _Found) -> Iterator[Bar]:
+def _training(found: Found) -> Iterator[Bar]:
     for key in found.keys("training"):
         _, device, processes = key.split()
         times = [(name, found.value(key, name)) for name in ("alone", "batches", "both")]
-        note = _ms(*((name, None if value is None else 1e3 * value) for name, value in times)) or found.why(key)
+        note = ms(*((name, None if value is None else 1e3 * value) for name, value in times)) or found.why(key)
         what = f"{device}, {processes} processes: share of the time in which it waits for batches"
         yield Bar("training", what, found.value(key, "waits"), "", note)
 
 
-def _mapping(found: _Found) -> Iterator[Bar]:
+def _mapping(found: Found) -> Iterator[Bar]:
     key = "mapping throughput"
     if found.has(key):
         names = ("alone", "stitched", "written")
@@ -299,13 +209,13 @@ def _mapping(found: _Found) -> Iterator[Bar]:
             note = f"ms a chip: model and reader {each}"
         for name in names[1:]:
             yield Bar(
-                "mapping", f"{name} / model and reader alone", _ratio(values[name], values["alone"]), "<= 1.1", note
+                "mapping", f"{name} / model and reader alone", ratio(values[name], values["alone"]), "<= 1.1", note
             )
     key = "mapping memory"
     if found.has(key):
         values = {name: found.value(key, name) for name in ("baseline", "small", "large")}
         note = ", ".join(f"{name} {(value or 0) / 1e6:.0f} MB" for name, value in values.items())
-        ratio = _ratio(values["large"], values["small"])
+        growth = ratio(values["large"], values["small"])
         yield Bar(
-            "mapping", "peak RSS, an area 16 times as high / the smaller", ratio, "<= 1.05", note or found.why(key)
+            "mapping", "peak RSS, an area 16 times as high / the smaller", growth, "<= 1.05", note or found.why(key)
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing", "overhead", "training", "mapping",
+    "scaling", "choosing", "overhead", "training", "mapping", "far",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -25,6 +25,12 @@ PEERS = {
     "torchgeo_random": "TorchGeo, 2 workers",
 }
 """Each peer's module and its name in the table."""
+
+FAR_PEERS = {"rasterio_threads": 16, "odc_each": 16, "odc_xbatcher": 16, "stackstac_xbatcher": 16, "torchgeo_random": 8}
+"""Those read from a store far away, and their threads, or processes: they wait most of the time."""
+
+LATENCY = 0.04
+"""Seconds before each answer of that store."""
 
 SERIES_PEERS = ("rasterio_threads", "odc_each", "odc_xbatcher", "stackstac_xbatcher")
 """TorchGeo merges dates; it has no stack of them."""
@@ -120,6 +126,23 @@ def measures(
         yield Measure("mapping throughput", "mapping:throughput", {"threads": threads, "chips": 4 * chips})
         sizes = {"threads": threads, "fewer": 8 if quick else 1}
         yield Measure("mapping memory", "mapping:memory", sizes, job="same-grid", once=True)
+    if "far" in rows:
+        yield from _far(threads, chips, (200, 2_000) if quick else (5_000, 50_000), quick=quick)
+
+
+def _far(threads: int, chips: int, marks: Sequence[int], *, quick: bool) -> Iterator[Measure]:
+    """Give what is measured of a store 40 ms away; those who wait for it have more threads, or worker processes."""
+    for order, latency in (("shuffled", LATENCY), ("shuffled", None), ("random", LATENCY)):
+        where = "disk" if latency is None else "afar"
+        parameters = {"order": order, "threads": threads, "chips": 16 * chips, "latency": latency}
+        yield Measure(f"far geopipes {order} {where}", "far:geopipes", parameters)
+    for peer, many in FAR_PEERS.items():
+        parameters = {"engine": peer, "threads": many, "chips": chips}
+        torchgeo = peer == "torchgeo_random"
+        yield Measure(f"far {peer}", "far:peer", parameters, job="same-grid", once=True, torchgeo=torchgeo)
+    for engine in ("rasterio", "geopipes", "stored"):
+        yield Measure(f"far cold {engine}", "far:cold", {"engine": engine, "scenes": 20 if quick else 200})
+    yield Measure("far steady", "far:steady", {"threads": threads, "marks": list(marks)}, once=True)
 
 
 def _training(device: str, threads: int, processes: Sequence[int], *, quick: bool) -> Iterator[Measure]:

@@ -15,7 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bars import Bar, bars
+from benchmarks.bars import bars
+from benchmarks.found import Bar
 from benchmarks.jobs import NAMES, job
 from benchmarks.measures import ROWS, Measure, absent, measures
 from benchmarks.worker import Place, measured

@@ -25,9 +25,10 @@ class Edit:
     name : of the variable
     reads : the others by name, ``valid`` too, or constants
     function : of their arrays, whose axes broadcast, and of ``out``: None, or where to write the result, which may be
-        the memory of the variable's own array. It writes to nothing else, and never gives back what it was given
+        the memory of the variable's own array. It writes to nothing else, and never gives back what it was given.
     dtype, attrs : of the result
     numbers : whether that is NaN nowhere but where ``valid``, where it is read, says so
+    drops : whether the variable is dropped instead
     """
 
     name: str
@@ -36,6 +37,7 @@ class Edit:
     dtype: np.dtype[Any]
     attrs: dict[str, Any]
     numbers: bool = False
+    drops: bool = False
 
     def __call__(self, *arrays: Array, out: Array | None = None) -> Array:
         """Compute the variable; numbers that overflow, or are none, are no warning."""
@@ -47,13 +49,23 @@ def edited(dataset: xr.Dataset, edits: Sequence[Edit]) -> xr.Dataset:
     """Do edits to a Dataset; on dask they become part of its graph."""
     variables = dict(dataset.variables)
     changed: dict[str, xr.Variable] = {}
+    dropped: set[str] = set()
     for edit in edits:
+        if edit.drops:
+            changed.pop(edit.name, None)
+            dropped.add(edit.name)
+            continue
         given = [variables[one] if isinstance(one, str) else one for one in edit.reads]
         options: dict[str, Any] = {"dask": "parallelized", "output_dtypes": [edit.dtype], "keep_attrs": False}
         result: xr.Variable = xr.apply_ufunc(edit, *given, **options)
         result.attrs = edit.attrs
         changed[edit.name] = variables[edit.name] = result
-    return dataset.assign(changed)
+    return dataset.drop_vars(dropped).assign(changed)
+
+
+def dropping(name: str) -> Edit:
+    """Tell that a variable is there no more."""
+    return Edit(name, (), into, np.dtype(bool), {}, drops=True)
 
 
 def into(values: Array, dtype: np.dtype[Any], out: Array | None) -> Array:

@@ -11,7 +11,8 @@ import xarray as xr
 
 from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StatisticsError, UnknownBand
-from geopipes.pixels import STALE, speaks
+from geopipes.kinds import STALE, UNITS
+from geopipes.pixels.variables import told_by
 
 if TYPE_CHECKING:
     from geopipes.statistics.results import Statistics
@@ -119,8 +120,8 @@ def _normalization(dataset: xr.Dataset, variable: str, name: str, statistics: St
         xr.Variable(() if band is None else (band,), column[0] if band is None else column).astype(precision)
         for column in (near, centre - near, width)
     ]
-    valid, nodata = _told_by(dataset, variable)
-    kept = {key: value for key, value in values.attrs.items() if key not in STALE}
+    valid, nodata = told_by(dataset, variable)
+    kept = {key: value for key, value in values.attrs.items() if key not in (*STALE, UNITS)}
     reads: list[str | xr.Variable] = [variable, *scales, *(["valid"] if valid else [])]
     return Edit(variable, tuple(reads), partial(_normalized, nodata=nodata), np.dtype(np.float32), kept)
 
@@ -137,29 +138,6 @@ def _normalized(
     if result.dtype != np.float32:
         result = into(result, np.dtype(np.float32), out)
     return blanked(result, there)
-
-
-def measured(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """Say where a variable was measured: where ``valid`` for those of the stack, else by its own nodata; never NaN.
-
-    Returns
-    -------
-    bool, with the variable's dims; on dask where the variable is
-    """
-    variable = dataset[name]
-    there = variable.notnull() if variable.dtype.kind == "f" else xr.ones_like(variable, bool)
-    valid, nodata = _told_by(dataset, name)
-    if valid:
-        return (there & dataset["valid"]).transpose(*variable.dims)
-    return there if nodata is None else there & (variable != nodata)
-
-
-def _told_by(dataset: xr.Dataset, name: str) -> tuple[bool, Any]:
-    """Say whether ``valid`` tells where a variable was measured; else the nodata that does, None for none."""
-    attrs = dataset.variables[name].attrs
-    if not attrs.get("joined") and speaks(dataset, name):
-        return True, None
-    return False, attrs.get("nodata", attrs.get("_FillValue"))
 
 
 def named(dataset: xr.Dataset, part: str = "") -> dict[str, str]:

@@ -17,10 +17,14 @@ import numpy as np
 import xarray as xr
 
 from geopipes.errors import StepError
+from geopipes.kinds import STALE
 from geopipes.meters import metering
 
 IDENTITY = ("spatial_ref", "chip")
 """Scalar coordinates that say where and which a chip is; a step that drops them gets them back."""
+
+ADDRESS = " object at 0x"
+"""What Python prints of objects that have no text of their own."""
 
 LONGEST_ARGUMENT = 60
 """Characters of an argument that a printed chain shows; longer ones are cut in the middle."""
@@ -37,6 +41,7 @@ class Step:
     args, kwargs : the other arguments
     margin : pixels beyond the window that the function needs on every side, in pixels of the (first) input
     local_in_time : whether each date of the result depends on that date alone
+    all_dates : whether the function must see all dates of a cube, and never some of them
     draws : whether the function takes random numbers, as ``rng=``
     """
 
@@ -46,6 +51,7 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     local_in_time: bool = False
+    all_dates: bool = False
     draws: bool = False
 
     def __str__(self) -> str:
@@ -106,10 +112,14 @@ class Step:
 def inherit(before: xr.Dataset, after: xr.Dataset, step: object) -> xr.Dataset:
     """Give the result of a step what every chip carries.
 
+    What identifies the chip and ``valid`` come back where the step dropped them. Whole numbers that became fractions
+    lose the attributes of stored pixels, unless they were joined: these keep their own nodata.
+
     Raises
     ------
     StepError
-        if the step dropped ``valid`` and changed the dims it stood on
+        if the step dropped ``valid`` and changed the dims it stood on, or made it something else than booleans on time,
+        y and x
     """
     lost = {name: before[name].variable for name in IDENTITY if name in before.coords and name not in after.coords}
     if lost:
@@ -122,7 +132,29 @@ def inherit(before: xr.Dataset, after: xr.Dataset, step: object) -> xr.Dataset:
                 "give the result a boolean 'valid' of its own"
             )
         after = after.assign(valid=before["valid"].variable)
-    return after
+    if "valid" in after.data_vars:
+        valid = after.variables["valid"]
+        if valid.dtype != bool or not set(valid.dims) <= {"time", "y", "x"}:
+            raise StepError(
+                f"{step} made 'valid' {valid.dtype} {valid.dims}: it stays boolean, on time, y and x. where() and "
+                "arithmetic on a whole Dataset change it too; pick the bands, or declare pixels not valid by "
+                ".mask(lambda chip: ...)"
+            )
+    return _unstored(before, after)
+
+
+def _unstored(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
+    """Take the attributes of stored pixels from what is stored no more."""
+    changed = {}
+    for name, variable in after.variables.items():
+        was = before.variables.get(name)
+        if was is None or was.dtype.kind not in "iu" or variable.dtype.kind != "f" or variable.attrs.get("joined"):
+            continue
+        kept = {key: value for key, value in variable.attrs.items() if key not in STALE}
+        if len(kept) < len(variable.attrs):
+            changed[name] = variable.copy(deep=False)
+            changed[name].attrs = kept
+    return after.assign(changed) if changed else after
 
 
 def dataset_wanted(step: Step, result: Any, like: Any) -> Any:
@@ -187,6 +219,8 @@ def argument(value: Any) -> str:
         text = repr(os.fspath(value))
     else:
         text = repr(value) if not isinstance(value, xr.Dataset) else "<xr.Dataset>"
+        if ADDRESS in text:  # of an object that does not print itself: it says nothing, and changes from run to run
+            text = f"<{type(value).__name__}>"
     text = " ".join(text.split())
     if len(text) > LONGEST_ARGUMENT:
         half = LONGEST_ARGUMENT // 2

@@ -15,6 +15,7 @@ import pytest
 from benchmarks import bars, measures, needs, run, worker
 from benchmarks import world as worlds
 from benchmarks.epochs import geopipes
+from benchmarks.found import Bar
 from benchmarks.jobs import Job, job
 from benchmarks.training import trained
 from benchmarks.world import TINY, World
@@ -166,11 +167,11 @@ def test_a_failure_stands_in_the_table_with_its_reason(folder: Path, world: Worl
 
 
 def test_bars_are_met_or_not() -> None:
-    assert bars.Bar("", "", 1.5, "<= 1.5").met is True
-    assert bars.Bar("", "", 1.51, "<= 1.5").met is False
-    assert bars.Bar("", "", 5.9, ">= 6").met is False
-    assert bars.Bar("", "", 5.9).met is None
-    assert bars.Bar("", "", None, ">= 6").met is None
+    assert Bar("", "", 1.5, "<= 1.5").met is True
+    assert Bar("", "", 1.51, "<= 1.5").met is False
+    assert Bar("", "", 5.9, ">= 6").met is False
+    assert Bar("", "", 5.9).met is None
+    assert Bar("", "", None, ">= 6").met is None
 
 
 def test_medians_are_taken_for_a_chip() -> None:

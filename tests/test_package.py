@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 
 import geopipes
-from geopipes import catalogs, chips, datacubes, maps, normalizing, orders, pixels, scores, statistics, tensors
+from geopipes import (
+    catalogs,
+    chips,
+    composites,
+    datacubes,
+    maps,
+    normalizing,
+    orders,
+    pixels,
+    scores,
+    statistics,
+    tensors,
+)
 from geopipes.pipe.maps import Map
 from geopipes.read import stores
 
@@ -54,6 +66,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.Pipe.scale, pixels.scale),
     (geopipes.Pipe.normalized_difference, pixels.normalized_difference),
     (geopipes.Pipe.mask_values, pixels.mask_values),
+    *((getattr(geopipes.Pipe, name), getattr(composites, name)) for name in ("composite", "fill_gaps", "interpolate")),
     (geopipes.Pipe.tensor, tensors.tensor),
     (geopipes.Pipe.normalize, normalizing.normalize),
     (geopipes.Pipe.statistics, statistics.statistics),
@@ -128,6 +141,7 @@ def test_imports_point_one_way() -> None:
         "chips",
         "orders",
         "pixels",
+        "composites",
         "normalizing",
         "tensors",
         "loaders",

@@ -322,12 +322,67 @@ def test_a_batch_holds_every_sample_in_order(numbers: list[int]) -> None:
 
 
 def test_ragged_samples_stay_a_list() -> None:
-    samples = [tensor(make_chip(dates), fill=0, image=["red"], label="crop") for dates in (1, 3)]
+    samples = [tensor(make_chip(1), fill=0, label="crop") | {"boxes": torch.zeros(n, 4)} for n in (1, 3)]
     batch = collate(samples)
-    assert [image.shape[0] for image in batch["image"]] == [1, 3]
-    assert [time.shape[0] for time in batch["time"]] == [1, 3]
-    assert batch["image"][1] is samples[1]["image"]
+    assert [boxes.shape[0] for boxes in batch["boxes"]] == [1, 3]
+    assert batch["boxes"][1] is samples[1]["boxes"]
     assert batch["label"].shape == (2, 6, 5)
+
+
+def test_series_of_different_lengths_say_how_to_make_them_one() -> None:
+    samples = [tensor(make_chip(dates), fill=0, image=["red"]) for dates in (1, 3)]
+    with pytest.raises(TensorError, match=r"'time' has 1 dates in sample 0, and 3 in sample 1: write tensor.*length=3"):
+        collate(samples)
+    several = [tensor({"s2": make_chip(dates)}, fill=0, s2=["red"]) for dates in (2, 1)]
+    with pytest.raises(TensorError, match=r"'s2_time' has 2 dates in sample 0, and 1 in sample 1"):
+        collate(several)
+
+
+@given(dates=st.integers(1, 4), length=st.integers(4, 6), margin=st.integers(0, 1))
+def test_a_series_is_padded_and_says_so(dates: int, length: int, margin: int) -> None:
+    chip = make_chip(dates, margin=margin)
+    chip["valid"][0] = False
+    own = tensor(chip, fill=7, image=["red", "crop"], label="crop")
+    padded = tensor(chip, fill=7, image=["red", "crop"], label="crop", length=length)
+    for name in ("image", "image_valid", "time"):
+        assert len(padded[name]) == length
+        assert torch.equal(padded[name][:dates], own[name])
+    assert (padded["image"][dates:].int() == 7).all()
+    assert not padded["image_valid"][dates:].any()
+    assert torch.equal(padded["label"], own["label"])
+    assert (padded["time"][dates:].numpy() == np.datetime64("NaT").astype(int)).all()
+    expected = [bool(valid.any()) for valid in padded["image_valid"]]
+    assert padded["time_mask"].tolist() == expected
+    assert not expected[0]
+
+
+def test_the_day_of_the_year_counts_from_one() -> None:
+    chip = make_chip(3)
+    chip = chip.assign_coords(time=np.array(["2024-01-01T23:59", "2024-12-31", "NaT"], "M8[ns]"))
+    sample = tensor(chip, fill=0, image=["red"], doy=True, length=4)
+    assert sample["doy"].tolist() == [1, 366, 0, 0]
+    assert sample["doy"].dtype == torch.int64
+    several = tensor({"a": chip, "b": make_chip(1)}, fill=0, a=["red"], b=["nir"], doy=True, length={"b": 2})
+    assert several["a_doy"].tolist() == [1, 366, 0]
+    assert several["b_doy"].tolist() == [122, 0]
+    assert "a_time_mask" not in several
+    assert several["b_time_mask"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"length": 1, "fill": 0}, r"length=1\): the chip has 2 dates; use length=2, or make fewer of them"),
+        ({"length": 3, "fill": None}, "say what to pad with, fill=0"),
+        ({"length": 0, "fill": 0}, "give a number of dates, at least 1"),
+        ({"length": {"image": 3}, "fill": 0}, "share its dates; give one number"),
+    ],
+)
+def test_lengths_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TensorError, match=message):
+        tensor(make_chip(2), image=["red"], **options)
+    with pytest.raises(TensorError, match=r"there is no tensor 's3'; the tensors are s2"):
+        tensor({"s2": make_chip(2)}, s2=["red"], fill=0, length={"s3": 2})
 
 
 def test_other_values_are_collated_by_kind() -> None:

@@ -51,6 +51,11 @@ def batches(job: Job, positions: Sequence[int], threads: int) -> Iterator[Batch]
         images = Images(files, bands=job.bands, **onto)
         both = images & Labels([job.label.assets["crop"].href], **onto)
         sampler = RandomGeoSampler(both, size=CHIP, length=length)
-        loader = DataLoader(both, job.batch, sampler=sampler, num_workers=threads, collate_fn=stack_samples)
+        # Its handles do not outlive a fork where they go over a network: then the workers start anew.
+        start = "spawn" if any("://" in file for file in files) else None
+        loader = DataLoader(
+            both, job.batch, sampler=sampler, num_workers=threads, collate_fn=stack_samples,
+            multiprocessing_context=start,
+        )  # fmt: skip
         for batch in loader:
             yield {"image": batch["image"][:, None], "label": batch["mask"]}

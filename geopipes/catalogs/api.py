@@ -131,7 +131,9 @@ def search(
     finally:
         io.session.close()
     items, dropped = unique(read_item(document, where=url) for document in documents)
-    return Scenes(items, region=region, modifier=modifier, duplicates=dropped)
+    return Scenes(
+        items, region=region, modifier=modifier, duplicates=dropped, searched=found.get_parameters().get("datetime")
+    )
 
 
 def _told(error: Exception, cause: Exception) -> str:

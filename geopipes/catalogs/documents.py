@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pystac
@@ -56,7 +57,7 @@ def items(source: ItemsLike, *, modifier: Modifier | None = None) -> Scenes:
     CatalogError : for what cannot be read or is no item (named), and for generators
     """
     if isinstance(source, Scenes):
-        return source if modifier is None else Scenes(source.items, source.region, modifier, source.duplicates)
+        return source if modifier is None else replace(source, modifier=modifier)
     found, dropped = unique(_open(source))
     return Scenes(found, modifier=modifier, duplicates=dropped)
 

@@ -70,6 +70,7 @@ def _store(scenes: Scenes, path: Path, key: str) -> Scenes:
         "key": key,
         "region": None if scenes.region is None else mapping(scenes.region),
         "duplicates": scenes.duplicates,
+        "searched": scenes.searched,
     }
     documents = [item_document(item) for item in scenes]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +134,7 @@ def _replay(path: Path, key: str, modifier: Modifier | None = None) -> Scenes:
             region=None if header["region"] is None else shape(header["region"]),
             modifier=modifier,
             duplicates=header["duplicates"],
+            searched=header.get("searched"),
         )
     except FreezeError:
         raise

@@ -30,12 +30,14 @@ class Scenes(Sequence[pystac.Item]):
     region : what was searched, longitude and latitude (EPSG:4326); None for no limit
     modifier : signs hrefs when pixels are read; never stored
     duplicates : how many items were dropped because (collection, id) came again
+    searched : the range of dates that was searched, ``"2024-05-01T00:00:00Z/.."`` as STAC writes it; None for no limit
     """
 
     items: tuple[pystac.Item, ...]
     region: BaseGeometry | None = None
     modifier: Modifier | None = None
     duplicates: int = 0
+    searched: str | None = None
 
     @overload
     def __getitem__(self, index: int) -> pystac.Item: ...
@@ -79,7 +81,8 @@ def union(scenes: Sequence[Scenes]) -> Scenes:
     """Make one of several, in the order given.
 
     Items that came before are dropped and counted; the region is the union of the regions, or None
-    where one has none; each item keeps the modifier of the scenes it came with.
+    where one has none; a range of dates that all searched stays; each item keeps the modifier of the scenes
+    it came with.
 
     Raises
     ------
@@ -94,6 +97,7 @@ def union(scenes: Sequence[Scenes]) -> Scenes:
         region=shapely.union_all(regions) if len(regions) == len(scenes) else None,
         modifier=_joint_modifier(scenes),
         duplicates=dropped + sum(part.duplicates for part in scenes),
+        searched=scenes[0].searched if len({part.searched for part in scenes}) == 1 else None,
     )
 
 

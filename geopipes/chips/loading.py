@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from geopipes.chips.windows import Windows
-from geopipes.datacubes.lazies import Array, first, spread, template
+from geopipes.datacubes.lazies import Array, first, spread, template, templates
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.meters import WAITING, timed
 from geopipes.read import ahead, kept
@@ -63,7 +63,8 @@ def look(windows: Windows, position: int) -> Any:
     cube, window = windows.window(position)
     position = range(len(windows))[position]
     grown = window.grown(windows.margin)
-    small = stepped(windows, position, identified(template(cube.dataset, grown.time), windows, position))
+    with templates():
+        small = stepped(windows, position, identified(template(cube.dataset, grown.time), windows, position))
     places = identified(cube.place(grown), windows, position)
     once = Once(windows, position)
     if not isinstance(small, dict):
@@ -95,13 +96,16 @@ class Reading:
     disk_budget: int = 0
 
     def needing(self, step: Step) -> Reading:
-        """Reckon with the margin of a step after read.
+        """Reckon with the margin of a step after read, and with the dates it must see.
 
         Raises
         ------
         MarginTooSmall
             if the steps together need more pixels than the chips carry
+        StepError
+            if the step must see all dates, and the chips hold some
         """
+        self.windows.check_dates(step)
         needed = self.needed + step.margin
         self.windows.check_margin(step, sum(s.margin for s in self.steps) + needed)
         return replace(self, needed=needed)

@@ -15,7 +15,8 @@ import shapely
 from geopipes.chips.frames import Frame, Numbers
 from geopipes.chips.rows import ALL, At, chunks, small
 from geopipes.datacubes.cube import Cube, Window
-from geopipes.errors import ChipError, MarginTooSmall
+from geopipes.datacubes.lazies import first
+from geopipes.errors import ChipError, MarginTooSmall, StepError
 from geopipes.steps import Step
 
 Indices = npt.NDArray[np.int64]
@@ -240,9 +241,12 @@ class Windows(Sequence[Any]):
         ------
         MarginTooSmall
             if the steps together need more pixels than the chips carry
+        StepError
+            if the step must see all dates, and the chips hold some
         """
         steps = (*self.steps, step)
         self.check_margin(step, sum(s.margin for s in steps))
+        self.check_dates(step)
         return replace(self, steps=steps)
 
     def check_margin(self, step: Step, needed: int) -> None:
@@ -251,6 +255,18 @@ class Windows(Sequence[Any]):
             raise MarginTooSmall(
                 f"{step} and the steps before it need {needed} px around each chip, which carries {self.margin}: "
                 f"write chip(..., margin={needed})"
+            )
+
+    def check_dates(self, step: Step) -> None:
+        """Raise where a step must see all dates and chips hold some of them."""
+        if not step.all_dates or self.dates is None:
+            return
+        most = max(first(cube.dataset).sizes.get("time", 1) for cube in self.cubes)
+        if self.dates < most:
+            raise StepError(
+                f"{step} must see all {most} dates of a place, and each chip holds {self.dates}: write it before the "
+                f"dates are cut, .{step}.chip(..., time=...), whose chips then hold so many of its dates, or leave "
+                "time= out"
             )
 
     def window(self, position: int) -> tuple[Cube, Window]:

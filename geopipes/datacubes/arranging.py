@@ -13,6 +13,7 @@ import pystac
 
 from geopipes import grids
 from geopipes.errors import GridError, SourceError
+from geopipes.kinds import SCALED, is_categorical
 from geopipes.read.headers import Band
 from geopipes.read.sources import Source, Stack, Variable
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PerBand = Mapping[str, Any]
 RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
+AVERAGING = ("bilinear", "cubic", "average")
+"""Methods that give means, which classes have not."""
+
 DEGREES_PER_HOUR = 15  # the sun's way over the sky
 
 
@@ -43,6 +47,24 @@ def stacked(
     steps = list(groups.values())
     variables = tuple(variable(band, band.name, steps, resampling, dtype, grid) for band in found)
     return Stack(grid, tuple(times[step[0]] for step in steps), variables)
+
+
+def searched(stated: str | None, times: Sequence[np.datetime64]) -> tuple[np.datetime64, np.datetime64] | None:
+    """Give the range of a series: that searched, an end left open being the first or last date; None without dates.
+
+    Parameters
+    ----------
+    stated : as STAC writes it, ``"2024-05-01T00:00:00Z/.."``; None for no limit
+    times : of all items
+    """
+    dated = [time for time in times if not np.isnat(time)]
+    if not dated:
+        return None
+    begin, _, end = (stated or "../..").partition("/")
+    given = [np.datetime64(text.removesuffix("Z"), "ns") if text not in ("", "..") else None for text in (begin, end)]
+    # An instant, and items that begin before the range and reach into it, leave nothing out.
+    first, last = min(dated), max(dated)
+    return min(first, given[0] or first), max(last, given[1] or last)
 
 
 def touching(found: Sequence[Band], grid: GeoBox, among: Sequence[int]) -> list[int]:
@@ -70,8 +92,19 @@ def variable(
         raise SourceError(f"resampling={method!r} for {band.name!r}: use one of {', '.join(RESAMPLINGS)}")
     given = _of_band(dtype, band.name)
     kind = np.dtype(given) if given is not None else np.result_type(*(source.dtype for source in every))
+    if method in AVERAGING and is_categorical(name, kind, band.attrs):
+        raise SourceError(
+            f"resampling={method!r} would average the classes of {band.name!r}: write resampling={{{band.name!r}: "
+            f"'nearest', '*': {method!r}}}, or 'mode' for the class of the largest area"
+        )
+    attrs = dict(band.attrs)
+    if any(source.scale is not None for source in every):
+        kind = np.dtype(np.float32) if given is None else kind
+        if kind.kind != "f":
+            raise SourceError(f"stack(rescale=...) gives {band.name!r} fractions: dtype={given!r} is none of floats")
+        attrs[SCALED] = True
     holds = [s.nodata for s in every if s.nodata is not None and kind.kind != "f" and _holds(kind, s.nodata)]
-    return Variable(name, kind, holds[0] if holds else None, str(method), band.labels, rasters)
+    return Variable(name, kind, holds[0] if holds else None, str(method), band.labels, rasters, attrs)
 
 
 def stated(band: Band, nodata: float | PerBand | None) -> Band:

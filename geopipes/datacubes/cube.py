@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import shapely
 
 from geopipes import grids
-from geopipes.datacubes.lazies import Array, cropped, first, spread, template
+from geopipes.datacubes.lazies import Array, cropped, first, spread, template, templates
 from geopipes.steps import Step, dataset_wanted
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ class MappedCube(Cube):
         """All of the cube, lazy; dims and dtypes found by running the step on a small template."""
         base = self.base.dataset
         small = template(base)
-        result = dataset_wanted(self.step, self.step(small), small)
+        with templates():
+            result = dataset_wanted(self.step, self.step(small), small)
         if isinstance(result, dict):
             return {
                 name: spread(part, base.get(name, first(base)), self._reader(name)) for name, part in result.items()

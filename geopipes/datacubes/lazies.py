@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,20 @@ TEMPLATE_SIDE = 8
 
 WINDOWED = ("time", "y", "x")
 """The dims along which a window is read; others (band) are read whole."""
+
+
+trying: ContextVar[bool] = ContextVar("trying", default=False)
+"""Whether a step runs on a template, whose pixels say nothing: it must not refuse them."""
+
+
+@contextmanager
+def templates() -> Iterator[None]:
+    """Let steps know that what they are given is a template."""
+    token = trying.set(True)
+    try:
+        yield
+    finally:
+        trying.reset(token)
 
 
 class LazyVariable(BackendArray):

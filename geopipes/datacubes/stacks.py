@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pystac
 
 from geopipes import grids
 from geopipes.catalogs import Scenes
-from geopipes.datacubes.arranging import PerBand, stacked, stated, step_key, touching, variable
+from geopipes.datacubes.arranging import PerBand, searched, stacked, stated, step_key, touching, variable
 from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.stackcube import StackCube
@@ -17,6 +18,7 @@ from geopipes.datacubes.together import JoinedCube, side_by_side
 from geopipes.errors import EmptySearch, GridMismatch, SourceError
 from geopipes.read.engines import load_odc, load_stackstac
 from geopipes.read.headers import sources
+from geopipes.read.scales import Rescale, rescaled
 from geopipes.read.sources import Stack
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def stack(
     resampling: str | PerBand = "nearest",
     dtype: str | PerBand | None = None,
     nodata: float | PerBand | None = None,
+    rescale: Rescale = False,
     engine: Engine = "window",
     headers: Literal["item", "file"] = "item",
 ) -> Cubes:
@@ -63,6 +66,13 @@ def stack(
         the grid; one for all, or by band, ``{"scl": "nearest", "*": "bilinear"}``
     dtype : of the cube's pixels, one or by band; None for the files' own
     nodata : the value that stands for no measurement where files do not say or say wrong, one or by band
+    rescale : whether to read physical numbers, float32 ``scale * stored + offset``, by what each item states
+        (``raster:bands``, STAC 1.1's ``raster:scale`` and ``raster:offset``) or its product is known for: Landsat
+        Collection 2 Level 2, and Sentinel-2, whose offset is -0.1 since processing baseline 04.00 unless a flag
+        (``earthsearch:boa_offset_applied``) says that it has been applied. It is done scene by scene, before they are
+        mixed, and marked by the attribute ``scaled``. Classes stay as they are, and so do bands of which no item tells
+        anything. Where an item contradicts itself, ``"flag"``, ``"bands"`` or ``"baseline"`` says which of these to
+        believe; a function of an item and the key of its asset gives (scale, offset), or None, by itself
     engine : ``"window"``, our own reader; ``"odc"`` or ``"stackstac"``, which give the same layout on dask for
         whole-area work
     headers : ``"file"`` opens every file rather than believe what the items state of it
@@ -78,7 +88,8 @@ def stack(
     EmptySearch
         if there are no items
     UnknownBand, NotGeoreferenced, SourceError
-        if an item lacks a band, a CRS or a transform
+        if an item lacks a band, a CRS or a transform, contradicts itself in what ``rescale`` asks for, or classes would
+        be averaged
     GridError
         if the sources' CRSs differ and none was chosen, or no item touches the grid
     """
@@ -86,15 +97,16 @@ def stack(
     if len(scenes) == 0:
         raise EmptySearch("stack: there are no items; widen the search's region, dates or filter")
     found = sources(scenes.items, bands, modifier=scenes.modifier, headers=headers)
-    found = [stated(band, nodata) for band in found]
+    found = rescaled([stated(band, nodata) for band in found], scenes.items, rescale)
     chosen = grids.choose(
         [source for band in found for source in band.sources],
         resolution=resolution, crs=crs, bounds=bounds, geobox=geobox, like=like, region=scenes.region,
     )  # fmt: skip
     steps = [step_key(item, source, groupby) for item, source in zip(scenes, found[0].sources, strict=True)]
+    span = searched(scenes.searched, [source.time for source in found[0].sources])
     cubes: list[Cube] = []
     for grid, members in chosen:
-        arranged = stacked(found, steps, grid, set(members), resampling, dtype)
+        arranged = replace(stacked(found, steps, grid, set(members), resampling, dtype), span=span)
         if engine == "window":
             cubes.append(StackCube(arranged))
         elif engine in ("odc", "stackstac"):
@@ -140,7 +152,7 @@ def join(
     """
     if isinstance(other, Cubes):
         parts = [_on_grid(cube, other) for cube in cubes.cubes]
-        return Cubes([_joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
+        return Cubes([joined(cube, part) for cube, part in zip(cubes.cubes, parts, strict=True)])
     scenes = other if isinstance(other, Scenes) else Scenes(tuple(other))
     if len(scenes) == 0:
         raise EmptySearch("join: there are no items to join; widen their search")
@@ -150,12 +162,12 @@ def join(
             f"join(name={name!r}): there are {len(found)} bands, {[band.name for band in found]}: choose one with "
             "bands=[...], or leave name out"
         )
-    joined = []
+    made = []
     for cube in cubes.cubes:
         step = touching(found, cube.geobox, range(len(scenes)))
         variables = tuple(variable(band, name or band.name, [step], resampling, dtype, cube.geobox) for band in found)
-        joined.append(_joined(cube, StackCube(Stack(cube.geobox, None, variables))))
-    return Cubes(joined)
+        made.append(joined(cube, StackCube(Stack(cube.geobox, None, variables))))
+    return Cubes(made)
 
 
 def inputs(sources: Mapping[str, Cubes]) -> Cubes:
@@ -197,7 +209,7 @@ def union(several: Sequence[Cubes]) -> Cubes:
     return Cubes([cube for cubes in several for cube in cubes.cubes])
 
 
-def _joined(cube: Cube, other: StackCube | ArrayCube) -> Cube:
+def joined(cube: Cube, other: Cube) -> Cube:
     """Join one cube; where the base is on dask and the other too, the result is a Dataset on dask."""
     taken = set(cube.dataset.data_vars) & (set(other.dataset.data_vars) - {"valid"})
     if taken:

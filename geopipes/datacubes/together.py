@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     import xarray as xr
     from shapely import Geometry
 
-    from geopipes.datacubes.arraycube import ArrayCube
-    from geopipes.datacubes.stackcube import StackCube
-
 
 @dataclass(frozen=True, eq=False)
 class JoinedCube(Cube):
     """A cube and, on the same grid, what has no time of its own: labels, elevation."""
 
     base: Cube
-    other: StackCube | ArrayCube
+    other: Cube
 
     @property
     def geobox(self) -> GeoBox:

@@ -16,6 +16,7 @@ from geopipes.datacubes.together import InputsCube, JoinedCube
 from geopipes.errors import SourceError
 from geopipes.fingerprints.values import dataset_document, hashed, step_document
 from geopipes.fingerprints.words import Document, digest
+from geopipes.labels.masks import MaskCube
 from geopipes.read.hrefs import unsigned
 from geopipes.steps import Step
 
@@ -63,7 +64,7 @@ def describe(windows: Windows, *, chips: bool = True) -> Document:
     Returns
     -------
     what JSON can hold: ``version``, ``size``, ``margin``, ``dates``, ``cubes`` (grids; rasters as their number and a
-    hash of their unsigned hrefs, bands, grids, dtypes and nodata), ``steps`` and ``chips``
+    hash of their unsigned hrefs, bands, grids, dtypes, nodata and scales), ``steps`` and ``chips``
     """
     document: Document = {
         "version": VERSION,
@@ -121,6 +122,7 @@ def _cube(cube: Cube) -> Document:
         return document | {
             "kind": "stack",
             "times": times,
+            "span": None if cube.stack.span is None else [str(end) for end in cube.stack.span],
             "variables": [_variable(variable) for variable in cube.stack.variables],
         }
     if isinstance(cube, JoinedCube):
@@ -131,6 +133,8 @@ def _cube(cube: Cube) -> Document:
         return document | {"kind": "arrays", "arrays": dataset_document(cube.array)}
     if isinstance(cube, ReprojectedCube):
         return document | {"kind": "reprojected", "resampling": cube.resampling, "base": _cube(cube.base)}
+    if isinstance(cube, MaskCube):
+        return document | {"kind": "mask", **cube.document()}
     raise SourceError(f"fingerprint: a cube of type {type(cube).__name__} is not known")
 
 
@@ -156,6 +160,7 @@ def _variable(variable: Variable) -> Document:
         "rasters": len(rasters),
         "first": unsigned(rasters[0].href) if rasters else None,
         "sha256": hashlib.sha256(listed).hexdigest(),
+        "attrs": dict(variable.attrs),  # by which steps know a band
     }
 
 
@@ -166,7 +171,8 @@ def _nodata(nodata: float | None) -> float | str | None:
 
 def _raster(source: Source) -> list[Any]:
     grid = list(_grid(source.geobox).values())
-    return [unsigned(source.href), list(source.bands), grid, str(source.dtype), _nodata(source.nodata)]
+    scaled = [] if source.scale is None else [list(source.scale)]
+    return [unsigned(source.href), list(source.bands), grid, str(source.dtype), _nodata(source.nodata), *scaled]
 
 
 def _steps(cube: Cube) -> list[Document]:

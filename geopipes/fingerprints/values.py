@@ -22,6 +22,7 @@ import xarray as xr
 
 from geopipes.errors import SourceError, StepError
 from geopipes.fingerprints.words import Document, digest
+from geopipes.labels import Labels
 from geopipes.read.hrefs import unsigned
 from geopipes.steps import Step, given
 
@@ -116,6 +117,8 @@ def _other(value: Any) -> Any:
         return f"{type(value).__name__} {os.fspath(value) if isinstance(value, os.PathLike) else value}"
     if isinstance(value, shapely.Geometry):
         return str(shapely.to_wkt(value, rounding_precision=-1))
+    if isinstance(value, Labels):
+        return value.document()
     if isinstance(value, slice):
         return {"slice": [value_document(end) for end in (value.start, value.stop, value.step)]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -51,7 +51,10 @@ class CubeChain(Chain[T]):
     ) -> Pipe[xr.Dataset]:
         """Join what has no time of its own, labels or elevation: see `geopipes.datacubes.join`."""
         if not isinstance(other, CubeChain):
-            raise StepError(f"join({other!r}) takes a pipe: write .join(gp.rasters({other!r}), ...)")
+            rasters, frame = f"join(gp.rasters({other!r}), ...)", "rasterize(frame, name=..., background=0)"  # type: ignore[unreachable]  # not all check types
+            raise StepError(
+                f"join({type(other).__name__}) takes a pipe: write .{frame if hasattr(other, 'geometry') else rasters}"
+            )
         options: dict[str, Any] = {
             "name": name, "bands": bands, "resampling": resampling, "dtype": dtype, "nodata": nodata,
         }  # fmt: skip

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from geopipes.errors import FreezeError, StepError
 from geopipes.pipe.chain import accept_as_iterable_dataset
 from geopipes.pipe.cubes import CubeChain, Inputs
+from geopipes.pipe.labels import LabelChain
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.maps import MapChain
+from geopipes.pipe.pixelwise import PixelChain
 from geopipes.pipe.results import ResultChain
+from geopipes.pipe.series import SeriesChain
 
 if TYPE_CHECKING:
     import pystac
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from geopipes.normalizing import How
     from geopipes.pipe import plans
     from geopipes.read.bands import Bands
+    from geopipes.read.scales import Rescale
     from geopipes.statistics import Statistics
 else:
     catalogs, chips, datacubes, forecasts, loaders, normalizing, pixels, plans, statistics_of, steps, tensors = (
@@ -54,7 +58,7 @@ SEVERAL = object()
 """Stands for the modifier of a union whose parts have different ones."""
 
 
-class Pipe(CubeChain[T], MapChain[T], ResultChain[T]):
+class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[T], ResultChain[T]):
     """A chain of steps over elements of one type: items, Datasets, samples, batches.
 
     Immutable: every method gives a new pipe. Lazy: a search runs once, when its items are first needed, and is
@@ -215,14 +219,15 @@ class Pipe(CubeChain[T], MapChain[T], ResultChain[T]):
         resampling: str | PerBand = "nearest",
         dtype: str | PerBand | None = None,
         nodata: float | PerBand | None = None,
+        rescale: Rescale = False,
         engine: Engine = "window",
         headers: Literal["item", "file"] = "item",
     ) -> Pipe[xr.Dataset]:
         """Stack items to lazy cubes on a common grid: see `geopipes.datacubes.stack`."""
         options: dict[str, Any] = {
             "resolution": resolution, "crs": crs, "bounds": bounds, "geobox": geobox, "like": like,
-            "groupby": groupby, "resampling": resampling, "dtype": dtype, "nodata": nodata, "engine": engine,
-            "headers": headers,
+            "groupby": groupby, "resampling": resampling, "dtype": dtype, "nodata": nodata, "rescale": rescale,
+            "engine": engine, "headers": headers,
         }  # fmt: skip
         text = steps.call("stack", bands, **steps.given(datacubes.stack, options))
         self._need("items", text)
@@ -231,19 +236,7 @@ class Pipe(CubeChain[T], MapChain[T], ResultChain[T]):
             self._whole(text, lambda scenes: datacubes.stack(scenes, bands, **options), "cubes"),
         )
 
-    # Pixels: the same before chip, after it, and after read.
-
-    def scale(self: Datasets, bands: str | Sequence[str], *, factor: float, offset: float = 0.0) -> Datasets:
-        """Turn stored numbers into physical ones: see `geopipes.pixels.scale`."""
-        return self._pixels(pixels.scale, bands, factor=factor, offset=offset)
-
-    def normalized_difference(self: Datasets, first: str, second: str, *, name: str) -> Datasets:
-        """Add a normalized difference such as the NDVI: see `geopipes.pixels.normalized_difference`."""
-        return self._pixels(pixels.normalized_difference, first, second, name=name)
-
-    def mask_values(self: Datasets, band: str, values: Sequence[float]) -> Datasets:
-        """Declare pixels not valid by the values of a band: see `geopipes.pixels.mask_values`."""
-        return self._pixels(pixels.mask_values, band, values)
+    # Pixels, looked at all together.
 
     def normalize(
         self: Datasets, statistics: Statistics, *, how: How = "standard", variables: str | Sequence[str] | None = None
@@ -309,30 +302,17 @@ class Pipe(CubeChain[T], MapChain[T], ResultChain[T]):
         fill: float | None,
         dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
         time_axis: bool = True,
+        length: int | Mapping[str, int] | None = None,
+        doy: bool = False,
         columns: str | Sequence[str] = (),
         **tensors: str | Sequence[str],
     ) -> Pipe[dict[str, Any]]:
         """Make samples of loaded chips, dicts of named tensors: see `geopipes.tensors.tensor`."""
-        options = {"fill": fill, "dtype": dtype, "time_axis": time_axis, "columns": columns, **tensors}
+        options = {
+            "fill": fill, "dtype": dtype, "time_axis": time_axis, "length": length, "doy": doy, "columns": columns,
+            **tensors,
+        }  # fmt: skip
         return _tensor(cast("Pipe[Any]", self), options)
-
-    # What the methods share.
-
-    def _pixels(self: Datasets, function: Callable[..., xr.Dataset], *args: Any, **kwargs: Any) -> Datasets:
-        """Add a step that works pixel by pixel and date by date."""
-        text = steps.call(function.__name__, *args, **steps.given(function, kwargs))
-        if self._kind == "items":
-            self._need("cubes", text)
-        return cast(Datasets, self._step(steps.Step(text, function, args, kwargs, local_in_time=True)))
-
-    def _step(self, step: steps.Step) -> Pipe[Any]:
-        """Add a step: recorded on what is not read yet, run element by element afterwards."""
-        if self._kind == "stream":
-            done = self._op(loaders.Each(step))
-            if step.margin:
-                done._value = Lazy(lambda: _needing(self._value.get(), step))
-            return done
-        return self._whole(str(step), lambda value: value.map(step))
 
     if not TYPE_CHECKING:  # mypy refuses these by itself
 
@@ -351,8 +331,3 @@ def _tensor(pipe: Pipe[Any], options: dict[str, Any]) -> Pipe[dict[str, Any]]:
     done = pipe._op(loaders.Each(steps.Step(text, tensors.tensor, (), options)))
     accept_as_iterable_dataset(Pipe)
     return done
-
-
-def _needing(source: Any, step: steps.Step) -> Any:
-    """Reckon with a step's margin where chips carry one."""
-    return source.needing(step) if isinstance(source, chips.Reading) else source

@@ -66,6 +66,33 @@ def copy_all(
 
 
 @compiled
+def rescale(
+    out: Array, ok: Array, was: Array, channels: Array, scales: Array, line: Array, place: tuple[int, int]
+) -> None:
+    """Make physical numbers of stored ones that were just drawn: in float64, rounded once.
+
+    Parameters
+    ----------
+    out, ok : (channel, y, x), and which of it is valid now
+    was : (n, y, x), which of it was so before
+    channels, scales : (n,) and (n, 2) float64, the scale and offset of each
+    line : (x,), holding anything: of the dtype that the numbers are rounded to, whatever that of ``out``
+    place : (row, column) where ``was`` begins in ``out``
+    """
+    _, height, width = was.shape
+    for k in range(len(channels)):
+        factor, offset = scales[k, 0], scales[k, 1]
+        whole, whole_ok = out[channels[k]], ok[channels[k]]
+        for i in range(height):
+            target = whole[place[0] + i, place[1] : place[1] + width]
+            done, before = whole_ok[place[0] + i, place[1] : place[1] + width], was[k, i]
+            for j in range(width):
+                line[j] = np.float64(target[j]) * factor + offset
+            for j in range(width):
+                target[j] = line[j] if done[j] & (not before[j]) else target[j]
+
+
+@compiled
 def settle(out: Array, ok: Array, nothing: Array, valid: Array) -> None:
     """Write what stands for nothing where nothing is valid, and take all channels' validity together.
 

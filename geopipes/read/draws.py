@@ -12,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.read import warps
-from geopipes.read.copies import copy_all, copy_valid
+from geopipes.read.copies import copy_all, copy_valid, rescale
 from geopipes.read.nodata import marks
 from geopipes.read.planes import Box, Planes
 from geopipes.read.scratch import scratch
@@ -40,6 +40,8 @@ class Draw:
     parts : which of the files are needed
     picked, channels : (n,) int64, the planes, and the channels they go to
     nodata : (n,) what is no measurement, as it is stated
+    scales : (n, 2) float64, what makes physical numbers of stored ones; None for none
+    dtype : of the variables: numbers that are scaled are rounded to it
     resampling, level : how, and from which resolution
     grid : onto which
     offset : the grid's (row, column) of the first pixel, where the raster lies on the grid; else None
@@ -51,6 +53,8 @@ class Draw:
     picked: Array
     channels: Array
     nodata: tuple[float | None, ...]
+    scales: Array | None
+    dtype: np.dtype[Any]
     resampling: str
     level: int
     grid: GeoBox
@@ -98,6 +102,19 @@ class Draw:
         box = self.box(window)
         if box is None:
             return
+        if self.scales is None:
+            self._drawn(box, window, out, ok, place)
+            return
+        shape = [side.stop - side.start for side in window]
+        inside = (self._target, slice(place[0], place[0] + shape[0]), slice(place[1], place[1] + shape[1]))
+        was = scratch("was", (len(self.channels), *shape), bool)
+        np.copyto(was, ok[inside])
+        self._drawn(box, window, out, ok, place)
+        line = scratch("line", (shape[1],), self.dtype)
+        rescale(out, ok, was, self.channels, self.scales, line, place)
+
+    def _drawn(self, box: Box, window: Box, out: Array, ok: Array, place: Place) -> None:
+        """Draw a window as it is stored: ``box`` is what it is made of."""
         if self.offset is not None:
             self._copy(box, self.offset, window, out, ok, place)
             return

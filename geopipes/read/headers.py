@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pystac
@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geopipes.errors import EmptySearch, NotGeoreferenced, ReadError, SourceError
 from geopipes.read.bands import Bands, Place, unknown, wanted
+from geopipes.read.facts import facts
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
 from geopipes.read.stores import StoreError
@@ -38,11 +39,13 @@ class Band:
     name : of the variable
     labels : names along its band dimension; None for a variable without one
     sources : one for each item, in the items' order
+    attrs : what the items state of it beyond: as `geopipes.read.facts.facts` gives it
     """
 
     name: str
     labels: tuple[str, ...] | None
     sources: tuple[Source, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sources(
@@ -214,7 +217,7 @@ def _band(
                 f"{item.id!r} has {each or 'one'}; ask for them one by one, as '{places[0].asset}#1'"
             )
     found = zip(items, places, headers, strict=True)
-    return Band(name, labels[0], tuple(_source(*each, modifier) for each in found))
+    return Band(name, labels[0], tuple(_source(*each, modifier) for each in found), facts(name, items, places))
 
 
 def _labels(place: Place, header: Header) -> tuple[str, ...] | None:

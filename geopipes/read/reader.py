@@ -277,33 +277,36 @@ class Reader:
             lattices.setdefault(key, []).append(file)
         for together in lattices.values():
             side_by_side = planes(together, [tuple(sorted(bands[file])) for file in together])
-            groups: dict[tuple[str, DType], list[tuple[Source, Variable, File]]] = {}
+            groups: dict[tuple[str, DType, bool], list[tuple[Source, Variable, File]]] = {}
             for (source, variable), file in zip(members, files, strict=True):
                 if file in together:
-                    groups.setdefault((variable.resampling, variable.dtype), []).append((source, variable, file))
-            for (resampling, dtype), group in groups.items():
+                    kind = (variable.resampling, variable.dtype, source.scale is not None)
+                    groups.setdefault(kind, []).append((source, variable, file))
+            for (resampling, dtype, _), group in groups.items():
                 yield dtype, self._draw(side_by_side, resampling, group, place)
 
     def _draw(
         self, all_of: Planes, resampling: str, group: Sequence[tuple[Source, Variable, File]], where: Placement
     ) -> Draw:
         """Say which planes go where."""
-        picks: list[tuple[int, int, int, float | None]] = []
+        picks = []
         for source, variable, file in group:
             part = all_of.files.index(file)
             for i, band in enumerate(source.bands):
                 plane = all_of.parts[part].start + all_of.bands[part].index(band)
                 stated = file.layout.nodata[band - 1] if source.nodata is None else source.nodata
-                picks.append((self.channels[variable.name].start + i, plane, part, stated))
-        picks.sort(key=lambda pick: pick[0])
+                picks.append((self.channels[variable.name].start + i, plane, part, stated, source.scale))
+        channels, picked, parts, nodata, scales = zip(*sorted(picks, key=lambda pick: pick[0]), strict=True)
         level = 0 if where.offset is not None or resampling in FULL_RESOLUTION else all_of.level(where.scale)
         (height, width), (full_height, full_width) = all_of.levels[level].shape, all_of.levels[0].shape
         return Draw(
             planes=all_of,
-            parts=tuple(sorted({part for _, _, part, _ in picks})),
-            picked=np.array([plane for _, plane, _, _ in picks]),
-            channels=np.array([channel for channel, _, _, _ in picks]),
-            nodata=tuple(nodata for _, _, _, nodata in picks),
+            parts=tuple(sorted(set(parts))),
+            picked=np.array(picked),
+            channels=np.array(channels),
+            nodata=nodata,
+            scales=None if group[0][0].scale is None else np.array(scales),
+            dtype=group[0][1].dtype,
             resampling=resampling,
             level=level,
             grid=self.stack.geobox,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Source:
     item, collection, asset : whose file it is, for errors and for signing
     time : acquisition, UTC, datetime64[ns]; NaT for a raster that states none
     modifier : signs the href when it is read, never before
+    scale : (scale, offset) that make physical numbers of stored ones as they are read; None for none
     """
 
     href: str
@@ -50,6 +51,7 @@ class Source:
     asset: str
     time: np.datetime64
     modifier: Modifier | None = None
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Variable:
     resampling : "nearest", "bilinear", "cubic", "average" or "mode"
     labels : names along the band dimension, (time, band, y, x); None for a plain (time, y, x)
     sources : for each time step, the rasters that may fill it: the first valid one wins
+    attrs : what the items state of it beyond: as `geopipes.read.facts.facts` gives it
     """
 
     name: str
@@ -71,6 +74,7 @@ class Variable:
     resampling: str
     labels: tuple[str, ...] | None
     sources: tuple[tuple[Source, ...], ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,11 @@ class Stack:
     geobox : the common grid, axis-aligned, north up
     times : one for each step, ascending, datetime64[ns], shape (time,); None for a stack without time (a label)
     variables : each with as many steps as there are times (one where times is None)
+    span : first and last date of the range searched, or of all items, also of those on other grids; None where none
+        has a date
     """
 
     geobox: GeoBox
     times: tuple[np.datetime64, ...] | None
     variables: tuple[Variable, ...]
+    span: tuple[np.datetime64, np.datetime64] | None = None

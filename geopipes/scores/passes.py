@@ -14,7 +14,7 @@ import xarray as xr
 
 from geopipes.datacubes.lazies import cropped
 from geopipes.errors import ScoreError
-from geopipes.normalizing import measured
+from geopipes.pixels.variables import measured
 from geopipes.progress import progressing
 from geopipes.scores.confusions import Confusion, named_classes
 from geopipes.scores.regressions import Regression

@@ -17,7 +17,9 @@ from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import Cubes
 from geopipes.datacubes.lazies import cropped
 from geopipes.errors import SourceError, StatisticsError, UnknownBand
-from geopipes.normalizing import layers, measured, named
+from geopipes.kinds import is_categorical
+from geopipes.normalizing import layers, named
+from geopipes.pixels.variables import measured
 from geopipes.progress import progressing
 from geopipes.statistics.results import Statistics, merge
 from geopipes.statistics.summaries import Summary
@@ -122,7 +124,8 @@ def statistics(
     variables : to look at, of several inputs as ``"s2/red"``; None for all that have y and x
     percentiles : 0..100, that are printed and saved; any other can be asked for afterwards
     classes : variables of whole numbers whose values are classes: they are counted, have no mean, and are never
-        normalized. None takes those that were joined for classes; ``()`` takes none
+        normalized. None takes those that were joined for classes, and those that `geopipes.kinds.is_categorical` tells
+        by their attributes or name, as ``scl``; ``()`` takes none
     sample : look at so many chips, drawn at random without replacement and read in the order of their ids, whatever
         order the plan has; all where there are no more
     seed : of the draw, by numpy's PCG64
@@ -189,7 +192,8 @@ class Look:
         """Summarize a variable, band by band where it has several."""
         variable = dataset[name]
         kind = variable.dtype.kind
-        guess = self.classes is None and kind in "iub" and bool(variable.attrs.get("joined"))
+        joined = kind in "iub" and bool(variable.attrs.get("joined"))
+        guess = joined or is_categorical(name, variable.dtype, variable.attrs)
         categorical = guess if self.classes is None else key in self.classes
         if kind not in ("iub" if categorical else "iubf"):
             needed = "classes are whole numbers" if categorical else "statistics are of numbers"
@@ -242,9 +246,9 @@ def _check_guess(statistics: Statistics) -> None:
     for name, summary in statistics.variables.items():
         if summary.categorical and len(summary.histogram.keys) > GUESSED_CLASSES:
             raise StatisticsError(
-                f"statistics: {name!r} was joined and is {' or '.join(summary.dtypes)}, which is taken for classes, "
-                f"but holds more than {GUESSED_CLASSES} values: write classes=({name!r},), or classes=() if it is a "
-                "quantity"
+                f"statistics: {name!r} is {' or '.join(summary.dtypes)} and joined, or named as classes are: it is "
+                f"taken for classes, but holds more than {GUESSED_CLASSES} values: write classes=({name!r},), or "
+                "classes=() if it is a quantity"
             )
 
 

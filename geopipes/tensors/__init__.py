@@ -5,6 +5,7 @@ A sample is a plain dict of tensors and of what is needed to find its place agai
     image        (time, band, y, x)    the variables asked for, in their order
     image_valid  (time, y, x), bool    False where a pixel of the image is no measurement
     label        (y, x)                a joined variable: as its source holds it
+    target       dict                  boxes in pixels, labels and ids of objects, where there are boxes
     chip         int                   its place in the unshuffled plan
     bounds       (left, bottom, right, top) in the units of the CRS
     crs          "EPSG:32633", or WKT where no authority names the CRS

@@ -65,6 +65,10 @@ class Cut:
             raise TensorError(f"tensor(): 'valid' is {valid.dtype} ({dims}); needed bool (time, y, x) or (y, x)")
         return cls(chip, int(chip.variables["chip"].attrs["margin"]))
 
+    def holds_boxes(self, name: str) -> bool:
+        """Say whether a variable is one of boxes."""
+        return name in self.chip.data_vars and bool(self.chip.variables[name].attrs.get("boxes"))
+
     def layer(self, tensor: str, name: str) -> Layer:
         """Take one variable for the tensor of that name."""
         if name not in self.chip.data_vars:

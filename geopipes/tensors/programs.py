@@ -9,20 +9,25 @@ from typing import Any
 
 import xarray as xr
 
-from geopipes import normalizing, pixels
+from geopipes import labels, normalizing, pixels
 from geopipes.datacubes.cube import Cube, MappedCube
-from geopipes.datacubes.lazies import template
+from geopipes.datacubes.lazies import template, templates
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import JoinedCube
 from geopipes.edits import Edit, edited
+from geopipes.labels.masks import MaskCube
 from geopipes.read.sources import Variable
 from geopipes.steps import Step
 
 TOLD: Mapping[Callable[..., Any], Callable[..., list[Edit]]] = {
     pixels.scale: pixels.scaling,
     pixels.normalized_difference: pixels.differencing,
+    pixels.to_decibel: pixels.decibels,
+    pixels.spectral_index: pixels.indexing,
     pixels.mask_values: pixels.masking,
+    pixels.mask_clouds: pixels.clouding,
     normalizing.normalize: normalizing.normalization,
+    labels.remap: labels.remapping,
 }
 """What tells the edits of a step."""
 
@@ -42,7 +47,7 @@ class Program:
     small : a small twin of the chips, loaded
     """
 
-    stacks: tuple[StackCube, ...]
+    stacks: tuple[StackCube | MaskCube, ...]
     joins: tuple[JoinedCube, ...]
     edits: tuple[Edit, ...]
     small: xr.Dataset
@@ -66,13 +71,16 @@ class Program:
             return None
         small = template(cube.dataset, None if dates is None or cube.stack.times is None else slice(0, dates))
         small = small.assign_coords(chip=((), 0, dict.fromkeys(columns, 0) | {"margin": 0}))
-        stacks, joins, edits = [cube], [], []
+        stacks: list[StackCube | MaskCube] = [cube]
+        joins, edits = [], []
         for part in parts:
             if isinstance(part, JoinedCube):
                 other = template(part.own(part.other.dataset))
                 bands = set(other.dims) & set(small.dims) - {*LYING}
-                if not isinstance(part.other, StackCube) or any(not other[b].equals(small[b]) for b in bands):
-                    return None  # where bands are labelled otherwise xarray aligns them
+                if not isinstance(part.other, StackCube | MaskCube):
+                    return None
+                if any(not other[b].equals(small[b]) for b in bands):
+                    return None  # xarray aligns what is labelled otherwise
                 stacks.append(part.other)
                 joins.append(part)
                 small = small.assign(other.data_vars)
@@ -80,8 +88,9 @@ class Program:
                 if part.function not in TOLD or part.margin:
                     return None
                 told = TOLD[part.function](small, *part.args, **part.kwargs)
-                edits += told
-                small = edited(small, told)
+                edits += [edit for edit in told if not edit.drops]  # nothing that follows reads the others
+                with templates():
+                    small = edited(small, told)
         bands = set(small.dims) - {*LYING}
         return cls(tuple(stacks), tuple(joins), tuple(edits), small) if len(bands) <= 1 else None
 

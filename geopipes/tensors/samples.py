@@ -10,9 +10,11 @@ import xarray as xr
 
 from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Cut
+from geopipes.tensors.dates import OF_DATES, Length, check_length, length_of, of_dates
+from geopipes.tensors.detections import detections
 from geopipes.tensors.stacking import stacked
 
-PLACE = ("chip", "bounds", "crs", "transform", "time")
+PLACE = ("chip", "bounds", "crs", "transform", *OF_DATES)
 """Keys of a sample that no tensor may take."""
 
 
@@ -23,6 +25,8 @@ def tensor(
     fill: float | None,
     dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
     time_axis: bool = True,
+    length: Length = None,
+    doy: bool = False,
     columns: str | Sequence[str] = (),
     **tensors: str | Sequence[str],
 ) -> dict[str, Any]:
@@ -36,21 +40,28 @@ def tensor(
     dtype : of all tensors, or by name ``{"image": torch.float32}``; by default the chip's own, where
         variables differ the one that NumPy promotes them to
     time_axis : False drops the axis of time from chips of one date
+    length : dates of all tensors that have time, or by name ``{"s2": 12}``: chips of fewer are padded at the end, with
+        ``fill``, not valid, so that batches of chips of different dates are tensors
+    doy : whether to say the day of the year of each date
     columns : of the plan, for the sample to carry: ``columns="probability"`` for weights of 1 / probability
     **tensors : the name of each tensor with its variables. A list gives a band axis, (T, C, H, W), to which a
         variable with bands gives all of them in order; a variable without time is repeated over time where
         others of the list have one, else (C, H, W). A plain string adds no axis: (T, H, W), or (H, W).
         With several inputs a keyword that is an input's name takes its variables from that input
         (``s2=["red", "nir"]``); elsewhere a variable is written "input/variable" (``label="s2/crop"``).
+        Boxes, ``target="boxes"``, become a dict as torchvision's detectors take it: ``boxes`` (N, 4), float32, x0, y0,
+        x1 and y1 in pixels of the chip; ``labels`` and ``ids`` (N,), int64. Batches hold a list of these.
 
     Returns
     -------
     dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold variables
     of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``, ``bounds``, ``crs``
     and ``transform`` (of the first input); ``time`` where the chip has one, with several inputs ``<name>_time``
-    for each tensor that has time (int64 nanoseconds since 1970, UTC); and the columns asked for, numbers or text
-    (dates as ISO text). A tensor of one variable shares the chip's memory where that is contiguous, of the dtype
-    asked for, and has nothing to fill.
+    for each tensor that has time (int64 nanoseconds since 1970, UTC; the smallest for none); beside it ``doy``
+    (int64, 1 for 1 January, 0 for none) where asked for, and with ``length`` ``time_mask`` (bool), which is True
+    for dates on which the chip measured anything; and the columns asked for, numbers or text (dates as ISO text).
+    A tensor of one variable shares the chip's memory where that is contiguous, of the dtype asked for, and has
+    nothing to fill.
 
     Notes
     -----
@@ -59,7 +70,8 @@ def tensor(
     Raises
     ------
     TensorError
-        For a name or a variable that cannot be used, several dates with ``time_axis=False``, a fill that the
+        For a name or a variable that cannot be used, several dates with ``time_axis=False``, more than ``length``, a
+        fill that the
         dtype does not hold, a dtype that would change values other than by rounding, and a Dataset that is no
         chip (it needs ``valid``, ``chip``, ``spatial_ref``, and coordinates that agree with it).
     """
@@ -69,16 +81,21 @@ def tensor(
             f"tensor() takes a chip, an xr.Dataset or a dict of them; the step before it gave {type(chip).__name__}"
         )
     alone = isinstance(chip, xr.Dataset)
+    check_length(length, tensors, several=not alone)
     inputs: Mapping[str, xr.Dataset] = {"": chip} if isinstance(chip, xr.Dataset) else chip
     cuts = {key: Cut.of(dataset) for key, dataset in inputs.items()}
     sample: dict[str, Any] = {}
     for name, wanted in tensors.items():
         variables = [wanted] if isinstance(wanted, str) else list(wanted)
         key, variables = ("", variables) if alone else _input_of(name, variables, list(cuts))
+        if len(variables) == 1 and cuts[key].holds_boxes(variables[0]):
+            sample[name] = detections(cuts[key], variables[0])
+            continue
         layers = [cuts[key].layer(name, variable) for variable in variables]
         as_dtype = dtype.get(name) if isinstance(dtype, Mapping) else dtype
-        pixels, valid = stacked(name, layers, cuts[key].valid(), fill=fill, dtype=as_dtype)
         timed = any(layer.timed for layer in layers)
+        dates = length_of(name, length) if timed else None
+        pixels, valid = stacked(name, layers, cuts[key].valid(), fill=fill, dtype=as_dtype, length=dates)
         if timed and not time_axis:
             _check_one_date(name, dates=pixels.shape[0])
         date = slice(None) if timed and time_axis else 0
@@ -87,10 +104,11 @@ def tensor(
         if valid is not None:
             sample[f"{name}_valid"] = valid[date]
         if timed and not alone:
-            sample[f"{name}_time"] = cuts[key].time()
+            said = of_dates(cuts[key].time(), cuts[key].valid(), length=dates, doy=doy)
+            sample |= {f"{name}_{one}": values for one, values in said.items()}
     first = next(iter(cuts.values()))
     if alone and "time" in first.chip.coords:
-        sample["time"] = first.time()
+        sample |= of_dates(first.time(), first.valid(), length=length_of("", length), doy=doy)
     return sample | {name: first.column(name) for name in names} | first.place()
 
 
@@ -112,7 +130,7 @@ def check_names(
     for name, variables in tensors.items():
         if not variables:
             raise TensorError(f'tensor({name}={variables!r}): no variable is named; write {name}=["red", "nir"]')
-    taken = {*PLACE, *(f"{name}_{suffix}" for name in tensors for suffix in ("valid", "time"))}
+    taken = {*PLACE, *(f"{name}_{suffix}" for name in tensors for suffix in ("valid", *OF_DATES))}
     if clash := sorted(taken & tensors.keys()):
         raise TensorError(
             f"tensor({clash[0]}=...): a sample keeps the key {clash[0]!r} for itself; choose another name"

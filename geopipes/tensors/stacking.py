@@ -13,6 +13,7 @@ import torch
 
 from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Layer
+from geopipes.tensors.dates import check_fits
 from geopipes.tensors.rows import fresh, row, written
 
 Spoken = tuple[tuple[slice, bool], ...]
@@ -26,6 +27,7 @@ def stacked(
     *,
     fill: float | None,
     dtype: torch.dtype | None,
+    length: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Stack layers to one tensor.
 
@@ -35,6 +37,7 @@ def stacked(
     layers : at least one
     valid : (time or 1, y, x)
     fill, dtype : as ``tensor`` says
+    length : dates of the tensor, padded at the end; None for the layers' own
 
     Returns
     -------
@@ -43,21 +46,26 @@ def stacked(
     native = stored_dtype(name, tuple((layer.name, layer.pixels.dtype) for layer in layers), dtype)
     dates = max(layers, key=lambda layer: layer.timed).pixels.shape[0]
     size = layers[0].pixels.shape[2:]
+    if length is not None:
+        check_fits(name, dates, length, fill)
+    padding = slice(dates, length or dates)
     with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
-        if len(layers) == 1 and written.get() is None:
+        if len(layers) == 1 and written.get() is None and padding.stop == dates:
             pixels = np.require(layers[0].pixels, native, ["C_CONTIGUOUS", "WRITEABLE"])  # copies only if it must
             made = torch.from_numpy(pixels)
         else:
-            shape = (dates, sum(layer.pixels.shape[1] for layer in layers), *size)
+            shape = (padding.stop, sum(layer.pixels.shape[1] for layer in layers), *size)
             made, pixels = row(name, shape, native) if dtype in (None, held_in(native)) else fresh(shape, native)
             parts = [layer.pixels for layer in layers]
             if any(len(part) != dates for part in parts):
                 parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
-            np.concatenate(parts, axis=1, out=pixels, casting="unsafe")
+            np.concatenate(parts, axis=1, out=pixels[:dates], casting="unsafe")
+            if padding.stop > dates and fill is not None:
+                pixels[padding] = checked_fill(name, fill, native)
     told = None
     if not all(layer.joined for layer in layers):
-        told, measured = row(f"{name}_valid", (dates, *size), np.dtype(bool))
-        np.copyto(measured, valid)
+        told, measured = row(f"{name}_valid", (padding.stop, *size), np.dtype(bool))
+        measured[:dates], measured[padding] = valid, False
         number = None if fill is None else checked_fill(name, fill, native)
         shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
         whole = filled(pixels, spoken(layers), measured, number, shared=shared)

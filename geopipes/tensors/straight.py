@@ -17,6 +17,7 @@ from geopipes.read.reader import Block
 from geopipes.read.scratch import scratch
 from geopipes.steps import Step
 from geopipes.tensors.cuts import authority, nanoseconds, place
+from geopipes.tensors.dates import of_dates
 from geopipes.tensors.programs import Program
 from geopipes.tensors.rows import Rows, fresh
 from geopipes.tensors.samples import tensor
@@ -75,10 +76,13 @@ class Maker:
     ----------
     program : how their arrays are made
     rows : of the batches
-    columns, options : that ``tensor`` takes
+    columns, doy, options : that ``tensor`` takes
     """
 
-    def __init__(self, program: Program, rows: Rows, *, columns: str | Sequence[str], **options: Any) -> None:
+    def __init__(
+        self, program: Program, rows: Rows, *, columns: str | Sequence[str], doy: bool = False, **options: Any
+    ) -> None:
+        self._doy, self._length = doy, options.get("length")
         wanted = targets(program, **options)
         self._program, self._targets, self._rows = program, wanted, rows
         self._columns = [columns] if isinstance(columns, str) else list(columns)
@@ -123,20 +127,26 @@ class Maker:
         if self._changes:
             with timed(COMPUTING), np.errstate(all="ignore"):  # what a float does not hold is infinite in it
                 self._change(arrays, rows)
+        said = None if times is None else self._said(times, arrays["valid"][:, 0])
         sample: dict[str, Any] = {}
         # Only now: what is filled, or counted as not measured, is copied no more.
         for i, (target, (row, pixels), told) in enumerate(zip(self._targets, rows, valids, strict=True)):
             if told is not None:
                 if i != self._direct:
-                    np.copyto(told[1], arrays["valid"][:, 0])
+                    told[1][:dates] = arrays["valid"][:, 0]
                 filled(pixels, target.spoken, told[1], target.number, complete=complete)
             sample |= target.named(row, None if told is None else told[0])
-        if times is not None:
-            sample["time"] = torch.from_numpy(times.copy())
+        if said is not None:
+            sample |= said
         if self._columns:
             there = known(windows, position)
             sample |= {name: there[name] for name in self._columns}
         return sample | self._place(windows, position, window)
+
+    def _said(self, times: Array, valid: Array) -> dict[str, torch.Tensor]:
+        """Say what is known of the dates of a chip."""
+        valid = np.broadcast_to(valid, (len(times), *valid.shape[1:]))
+        return of_dates(torch.from_numpy(times.copy()), valid, length=self._length, doy=self._doy)
 
     def _change(self, arrays: dict[str, Array], rows: Sequence[Place]) -> None:
         """Do all edits, the last one of a variable in the row of a tensor; copy what is not there yet."""
@@ -149,15 +159,30 @@ class Maker:
 
     def _row(self, position: int, target: Target, dates: int, size: tuple[int, int]) -> Place:
         """Give the row of the batch that a tensor is written to."""
-        shape = (dates if target.timed else 1, target.bands, *size)
+        shape = (self._dates(target, dates), target.bands, *size)
         if target.kept:
-            return self._rows.row(position, target.name, shape, target.stored)
-        return fresh(shape, target.stored)
+            row, pixels = self._rows.row(position, target.name, shape, target.stored)
+        else:
+            row, pixels = fresh(shape, target.stored)
+        return row, self._padded(pixels, target, dates, target.pad)
 
     def _valid_row(self, position: int, target: Target, dates: int, size: tuple[int, int]) -> Place | None:
         """Give the row for where a tensor is measured; None where all of it was joined."""
-        shape = (dates if target.timed else 1, *size)
-        return self._rows.row(position, f"{target.name}_valid", shape, BOOL) if target.spoken else None
+        if not target.spoken:
+            return None
+        row, told = self._rows.row(position, f"{target.name}_valid", (self._dates(target, dates), *size), BOOL)
+        return row, self._padded(told, target, dates, False)
+
+    def _dates(self, target: Target, dates: int) -> int:
+        """Give the length of a tensor of chips of some dates."""
+        return (self._length or dates) if target.timed else 1
+
+    def _padded(self, pixels: Array, target: Target, dates: int, pad: Any) -> Array:
+        """Pad dates that a chip does not have, and give those that it has."""
+        if self._dates(target, dates) == dates or not target.timed:
+            return pixels
+        pixels[dates:] = pad
+        return pixels[:dates]
 
     def _read(
         self, window: Window, shape: tuple[int, int, int], rows: Sequence[Place], valids: Sequence[Place | None]

@@ -34,6 +34,7 @@ class Target:
     whole : the stack, by number, and the dtype of which all variables are read into it; None where there are none
     spoken : what ``valid`` speaks of; nothing where all are joined
     number : written where nothing was measured; None for nothing
+    pad : written to dates beyond the chip's own; None where there are none
     date, band : the place along time and bands where it has no such axis; None for the whole axis
     """
 
@@ -49,6 +50,7 @@ class Target:
     whole: tuple[int, np.dtype[Any]] | None
     spoken: Spoken
     number: np.generic | None
+    pad: np.generic | None
     date: int | None
     band: int | None
 
@@ -68,6 +70,7 @@ def targets(
     fill: float | None,
     dtype: torch.dtype | Mapping[str, torch.dtype] | None,
     time_axis: bool,
+    length: int | None = None,
     **tensors: str | Sequence[str],
 ) -> list[Target]:
     """Tell where the variables of a program go, for options that ``tensor`` takes."""
@@ -99,6 +102,7 @@ def targets(
                 kept=asked in (None, written),
                 variables=tuple(layer.name for layer in layers), homes=tuple(homes), copied=tuple(copied), whole=whole,
                 spoken=told, number=None if fill is None or not told else checked_fill(name, fill, stored),
+                pad=None if fill is None or length is None or not timed else checked_fill(name, fill, stored),
                 date=None if timed and time_axis else 0,
                 band=0 if isinstance(given, str) and not layers[0].banded else None,
             )

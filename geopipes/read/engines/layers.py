@@ -88,7 +88,7 @@ def bounds_within(grid: GeoBox, raster: GeoBox) -> tuple[float, float, float, fl
 
 
 def single_band(source: Source, href: str, band: int, dtype: np.dtype[Any]) -> str:
-    """Describe one band of a source as a raster of floats, NaN where nothing was measured: an inline VRT.
+    """Describe one band of a source as a raster of floats, scaled, NaN where nothing was measured: an inline VRT.
 
     It serves where ``vrt://href?bands=k`` does not: hrefs with a query of their own (signed ones), a nodata
     value that only the item states, masks and alpha bands. And GDAL lends a file's handle to one reader at a
@@ -108,6 +108,9 @@ def single_band(source: Source, href: str, band: int, dtype: np.dtype[Any]) -> s
     height, width = source.geobox.shape
     extent = f'xOff="0" yOff="0" xSize="{width}" ySize="{height}"'
     nodata = "" if source.nodata is None else f"<NODATA>{float(source.nodata)!r}</NODATA>"
+    scaled = ""
+    if source.scale is not None:  # in float64, as our own reader does, and of what is measured alone
+        scaled = f"<ScaleOffset>{source.scale[1]!r}</ScaleOffset><ScaleRatio>{source.scale[0]!r}</ScaleRatio>"
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
         f"<SRS>{escape(norm_crs_or_error(source.geobox.crs).to_wkt())}</SRS>"
@@ -117,7 +120,7 @@ def single_band(source: Source, href: str, band: int, dtype: np.dtype[Any]) -> s
         # The path as rasterio gives it to GDAL: of a plain https:// GDAL would download the whole file.
         f'<ComplexSource><SourceFilename shared="0">{escape(_parse_path(href).as_vsi())}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand><SrcRect {extent}/><DstRect {extent}/>"
-        f"{nodata}<UseMaskBand>true</UseMaskBand></ComplexSource></VRTRasterBand></VRTDataset>"
+        f"{scaled}{nodata}<UseMaskBand>true</UseMaskBand></ComplexSource></VRTRasterBand></VRTDataset>"
     )
 
 

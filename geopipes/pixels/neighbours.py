@@ -1,0 +1,71 @@
+"""What looks at neighbours: disks around pixels, functions of a margin on numpy and on dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isqrt
+
+import numpy as np
+import xarray as xr
+
+from geopipes.edits import Array
+from geopipes.errors import StepError
+
+
+def over_neighbours(
+    variable: xr.Variable, function: Callable[[Array], Array], *, margin: int, dtype: np.dtype[np.generic]
+) -> xr.Variable:
+    """Apply a function that looks up to ``margin`` pixels around each; on dask its chunks overlap by them.
+
+    Parameters
+    ----------
+    variable : with y and x
+    function : of an array (..., y, x), to one of the same shape; it takes what lies beyond the array for not there
+    margin, dtype : what it needs, and what it gives
+    """
+    laid_out = variable.transpose(..., "y", "x")
+    if laid_out.chunks is None:
+        data = function(laid_out.values)
+    else:
+        depth = {laid_out.ndim - 2: margin, laid_out.ndim - 1: margin}
+        data = laid_out.data.map_overlap(function, depth=depth, boundary="none", dtype=dtype)
+    return xr.Variable(laid_out.dims, data).transpose(*variable.dims)
+
+
+def dilated(marked: xr.Variable, radius: int) -> xr.Variable:
+    """Mark all pixels whose centres lie within a radius [px] of a marked one: bool, of the same dims."""
+    if radius == 0:
+        return marked
+    return over_neighbours(marked, _Disk(radius), margin=radius, dtype=np.dtype(bool))
+
+
+class _Disk:
+    """Grows what is marked by a disk; a value, so that graphs of dask can be pickled."""
+
+    def __init__(self, radius: int) -> None:
+        self.radius = radius
+
+    def __call__(self, marked: Array) -> Array:
+        """Grow (..., y, x): a disk is one run of columns for each of its rows, and a run is a difference of sums."""
+        reach = self.radius
+        height, width = marked.shape[-2:]
+        found = marked.copy()
+        if not marked.any():
+            return found
+        padded = np.zeros((*marked.shape[:-1], width + 2 * reach + 1), np.int32)
+        np.cumsum(marked, axis=-1, out=padded[..., reach + 1 : reach + 1 + width])
+        padded[..., reach + 1 + width :] = padded[..., reach + width, None]
+        for down in range(reach + 1):
+            half = isqrt(reach**2 - down**2)
+            first, last = reach - half, reach + half + 1
+            run = padded[..., last : last + width] > padded[..., first : first + width]
+            found[..., down:, :] |= run[..., : max(height - down, 0), :]
+            found[..., : max(height - down, 0), :] |= run[..., down:, :]
+        return found
+
+
+def checked_radius(call: str, dilate: int) -> int:
+    """Refuse what is no number of pixels."""
+    if isinstance(dilate, bool) or not isinstance(dilate, int | np.integer) or dilate < 0:
+        raise StepError(f"{call}(dilate={dilate!r}): give a whole number of pixels, 0 or more")
+    return int(dilate)
