@@ -149,7 +149,7 @@ def test_who_may_not_read_is_told_what_to_write(land: Synthetic, bucket: Bucket,
             ReadError, match=r's3://scenes answered 403 .*gp\.storage\("s3://scenes", credentials='
         ) as e:
             chips(items)
-        assert isinstance(e.value.__cause__, ReadError) or isinstance(e.value.__cause__, StoreError)
+        assert isinstance(e.value.__cause__, ReadError | StoreError)
         location = located(items[0].assets["red"].href)
         assert location is not None
         with pytest.raises(StoreError) as refused:

@@ -24,6 +24,7 @@ from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, 
 from geopipes.loaders.profiles import Add
 from geopipes.loaders.shares import Share
 from geopipes.loaders.workers import work
+from geopipes.read.failures import Told
 from geopipes.threads import waiting
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Crew:
         self._leaving: deque[int] = deque()
         self._parts: dict[tuple[int, int], _Parts] = {}
         self._adds: dict[int, Add] = {}
+        self._tells: dict[int, Told] = {}
         self._layout: Layout | None = None
         self._slots: Slots | None = None
         self._workers: list[_Worker] = []
@@ -100,13 +102,15 @@ class Crew:
             for worker in self._workers:  # all begin side by side
                 worker.send(plan)
 
-    def begin(self, epoch: int, group: int, add: Add | None = None) -> int:
-        """Begin a run of an epoch at a batch; give its number. What workers count is added, where one asks."""
+    def begin(self, epoch: int, group: int, add: Add | None = None, tell: Told | None = None) -> int:
+        """Begin a run of an epoch at a batch; give its number. Who asks gets what workers count, and what failed."""
         with self._held():
             run = next(self._runs)
             self._begun.add(run)
             if add is not None:
                 self._adds[run] = add
+            if tell is not None:
+                self._tells[run] = tell
             self._tell(Begin(run, epoch, group, add is not None))
             return run
 
@@ -205,6 +209,7 @@ class Crew:
             self._begun.remove(run)
             self._tell(Leave(run))
             self._adds.pop(run, None)
+            self._tells.pop(run, None)
             for key, parts in [*self._parts.items()]:
                 if key[0] == run:
                     parts.left = True
@@ -230,6 +235,9 @@ class Crew:
         key = report.run, report.group
         if report.counts and (add := self._adds.get(report.run)) is not None:
             add(report.counts)
+        if report.unread and (tell := self._tells.get(report.run)) is not None:
+            for unread in report.unread:
+                tell(unread)
         parts = self._parts[key]
         parts.waiting -= 1
         parts.rows |= report.rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from threading import Condition, Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
 from geopipes.read.ahead.pieces import LONGEST, Call, Job, Key, Piece, Queue, State
+from geopipes.read.failures import Asking, asking, nobody
 from geopipes.threads import collecting
 
 if TYPE_CHECKING:
@@ -37,9 +39,12 @@ class Fetching:
     requests : in flight at most: as many threads
     budget : bytes held of what is fetched ahead; what somebody waits for is fetched whatever is held
     disk : where bytes are looked for before they are fetched, and kept once they were decoded; None for nowhere
+    asked : how long to wait, and what is lost for good; what fails is tried again by whoever needs it
     """
 
-    def __init__(self, *, requests: int, budget: int, disk: Store | None = None) -> None:
+    def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
+        asked = asked or asking.get()
+        self._asked = replace(asked, policy=replace(asked.policy, retries=0), tell=nobody)
         self._requests, self._budget, self._disk = requests, budget, disk
         self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
@@ -237,6 +242,7 @@ class Fetching:
     # On the threads.
 
     def _run(self) -> None:
+        asking.set(self._asked)
         while (task := self._next()) is not None:
             if isinstance(task, Call):
                 with suppress(BaseException):  # whoever needs it meets it itself

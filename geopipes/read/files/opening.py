@@ -11,18 +11,19 @@ from contextvars import ContextVar
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geopipes.errors import NotGeoreferenced, ReadError
+from geopipes.errors import NotGeoreferenced
 from geopipes.meters import OPENING, holding, timed
+from geopipes.read.failures import Signature, check_lost, persist
 from geopipes.read.files.afar import FarFile
 from geopipes.read.files.bycog import CogFile, identity
 from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of
 from geopipes.read.files.checks import check_bands, check_header
 from geopipes.read.files.fitting import Unfit, fit, fit_path
-from geopipes.read.files.layouts import GDAL_ERRORS, File, cause, named
-from geopipes.read.headers import signed_href
+from geopipes.read.files.layouts import File, named
+from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Source
-from geopipes.read.stores import Location, StoreError, head, known, located
-from geopipes.read.stores.gdal import as_file, open_raster
+from geopipes.read.stores import Location, head, known, located
+from geopipes.read.stores.gdal import as_file, forget, open_raster
 
 KEPT = 4096
 """Files whose headers a process keeps: for 10,980 px a side in tiles of 512 px 11 KB each, all together 45 MB."""
@@ -139,17 +140,18 @@ def _entry(source: Source) -> _Entry:
 
 
 def _open(source: Source) -> File:
-    signed = signed_href(
-        source.href, item=source.item, collection=source.collection, asset=source.asset, modifier=source.modifier
-    )
+    signature, what = Signature(source), f"{named(source)}: the file could not be read"
+    errors = (OSError, *GDAL_ERRORS)
+
+    def work() -> File:
+        return _chosen(source, signature.href)
+
+    check_lost(what)
     try:
         with timed(OPENING):
-            return _chosen(source, signed)
+            return persist(work, signature, what=what, errors=errors, text=cause, mend=forget)
     except NotGeoreferencedWarning as warning:  # an error where warnings are
         raise NotGeoreferenced(f"{named(source)}: the file has neither CRS nor affine transform") from warning
-    except (StoreError, *GDAL_ERRORS) as error:
-        reason = cause(error, signed, source.href)
-        raise ReadError(f"{named(source)}: the file could not be read: {reason}") from error
 
 
 def _chosen(source: Source, signed: str) -> File:

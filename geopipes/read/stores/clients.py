@@ -13,9 +13,10 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from geopipes.errors import ForkError, GeopipesError, SourceError
+from geopipes.read.failures import timeout
 from geopipes.read.stores.faults import StoreError, classified
 from geopipes.read.stores.locations import Location
-from geopipes.read.stores.options import CONNECT_TIMEOUT, TIMEOUT, Options, config_of, options_of
+from geopipes.read.stores.options import CONNECT_TIMEOUT, Options, config_of, options_of
 from geopipes.threads import afar
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def opened(location: Location, options: Options) -> Any:
         location.query,
         *(_frozen(each) for each in (config, headers, client)),
         id(options.credentials),
+        timeout(),
     )
     with _lock:
         store = _stores.get(key)
@@ -116,10 +118,11 @@ def check_fork() -> None:
 
 
 def _open(location: Location, options: Options, config: dict[str, Any]) -> Any:
-    seconds, plain = timedelta(seconds=TIMEOUT), location.root.startswith("http://")
+    seconds, plain = timedelta(seconds=timeout()), location.root.startswith("http://")
     plain = plain or str(config.get("aws_endpoint_url", os.environ.get("AWS_ENDPOINT_URL", ""))).startswith("http://")
+    connection = min(seconds, timedelta(seconds=CONNECT_TIMEOUT))
     client: dict[str, Any] = {
-        "timeout": seconds, "read_timeout": seconds, "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
+        "timeout": seconds, "read_timeout": seconds, "connect_timeout": connection,
         **({"allow_http": True} if plain else {}),
         **({"default_headers": dict(options.headers)} if options.headers else {}),
         **options.client,
