@@ -123,7 +123,7 @@ class Crew:
             if there is no memory for another slot
         """
         with self._held():
-            for group in range(start, stop):
+            for group in range(start, stop) if run in self._begun else ():  # else it was left meanwhile
                 layout, slot = self._layout, self._slot()
                 self._parts[run, group] = _Parts(slot, layout, len(self._workers))
                 self._tell(Make(run, group, None if slot is None else slot.number, layout))
