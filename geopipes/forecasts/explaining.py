@@ -129,7 +129,7 @@ def _needs(seen: Seen, chips: int) -> Needs:
     later = seen.chips - seen.chips // 2
 
     def all_of(name: str) -> int:
-        first, last = getattr(half, name), getattr(whole, name)
+        first, last = int(getattr(half, name)), int(getattr(whole, name))
         return last + round((last - first) / later * (chips - seen.chips))
 
     every = Tally(**{name: all_of(name) for name in vars(whole)})
@@ -154,7 +154,7 @@ def _memory(source: Reading, seen: Seen, batch: Batch | None, *, far: bool) -> M
 def _size(element: Any) -> int:
     """Give the bytes of a chip, lazy or not."""
     if isinstance(element, xr.Dataset):
-        return sum((int(variable.nbytes) for variable in element.data_vars.values()), 0)
+        return sum(int(variable.nbytes) for variable in element.data_vars.values())
     return sum(_size(part) for part in element.values())
 
 
