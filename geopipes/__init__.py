@@ -4,7 +4,7 @@
 
     search, items, rasters ──> stack ──> join ──> chip ──> split, shuffle ──> read ──> tensor ──> batch
           (items)                (lazy cubes)        (a plan: windows)        (chips)     (samples)
-                                      └── map, scale, mask_values, ...: anywhere from stack on ──┘
+                                      └── map, mask_clouds, scale, ...: anywhere from stack on ──┘
 
     tensor, batch ──> predict ──> stitch ──> write ──> items again
                                 (a map, in strips)   (COG, Zarr)

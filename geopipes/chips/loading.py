@@ -203,7 +203,8 @@ class Outlook:
         self._next: deque[int] = deque()  # of which files are being opened
         self._told: dict[int, int] = {}  # tile uses of each chip that is not read yet
         self._begun: deque[int] = deque()  # of which reading has begun, though they may still be among those
-        self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of each chip that are expected
+        self._afar: dict[int, list[Any]] = {}  # tiles of each chip, where some of them lie in stores
+        self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of these that are expected
         self._ahead = 0
 
     @contextmanager
@@ -212,8 +213,8 @@ class Outlook:
         tokens = current.set(self._uses), ahead.current.set(self.fetched)
         try:
             self._before(position)
-            if wanted := self._stored.get(position):
-                self.fetched.hurry(wanted)
+            if keys := self._afar.pop(position, None):
+                self.fetched.hurry(ahead.stored(keys, shared()))
             yield
         finally:
             self.fetched.used(self._stored.pop(position, ()))
@@ -251,7 +252,9 @@ class Outlook:
             return False
         position = self._next.popleft()
         self._uses.add(keys)
-        if wanted := ahead.stored(keys, shared()):
+        if any(planes.afar for planes, *_ in keys):
+            wanted = ahead.stored(keys, shared())
+            self._afar[position] = keys
             self._stored.setdefault(position, []).extend(wanted)
             self.fetched.expect(wanted)
         self._told[position] = len(keys)

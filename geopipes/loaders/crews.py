@@ -293,9 +293,22 @@ def _worker(share: Share) -> _Worker:
     orders, taken = context.Pipe()  # two ways, so a socket: descriptors go over it
     reports, given = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(share, taken, given), name=f"geopipes-{share.process}", daemon=True)
-    with taken, given:  # this side of them: so the other one sees when this process is no more
+    with taken, given, _without_interrupts():  # this side of the pipes: so the other one sees when this one is no more
         process.start()
     return _Worker(share.process, process, orders, reports)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let what is started here never see Ctrl-C, which goes to all processes of a terminal: the parent ends it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ended(worker: _Worker) -> LoaderError:

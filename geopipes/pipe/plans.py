@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from geopipes.errors import StepError
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from geopipes import chips, orders, steps
     from geopipes.chips.choosing import Shares
+    from geopipes.chips.cutting import Coverage
     from geopipes.chips.grouping import Every, Kind
+    from geopipes.chips.matching import Side
     from geopipes.orders.epochs import Tail
 else:
     chips, orders, steps = (LazyModule(f"geopipes.{name}") for name in ("chips", "orders", "steps"))
@@ -154,6 +156,20 @@ class Plan(Pipe[T]):
         options: dict[str, Any] = {"kind": kind, "stride": stride, "every": every, "seed": seed}
         text = steps.call("sequences", length, **steps.given(chips.sequences, options))
         return self._whole(text, lambda windows: chips.sequences(windows, length, **options))
+
+    def match_dates(
+        self,
+        within: Mapping[str, Any],
+        *,
+        to: str,
+        side: Side | Mapping[str, Side] = "nearest",
+        optional: str | Collection[str] = (),
+        coverage: Coverage = "full",
+    ) -> Plan[T]:
+        """Choose one date of each input for each chip: see `geopipes.chips.match_dates`."""
+        options: dict[str, Any] = {"to": to, "side": side, "optional": optional, "coverage": coverage}
+        text = steps.call("match_dates", within, **steps.given(chips.match_dates, options))
+        return self._whole(text, lambda windows: chips.match_dates(windows, within, **options))
 
     def settle(self, *, threads: int = 8) -> Plan[T]:
         """Search for all points now, and leave out those without items: see `geopipes.chips.settle`."""

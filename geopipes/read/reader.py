@@ -20,7 +20,7 @@ from geopipes.read import ahead
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
 from geopipes.read.failures import asking
-from geopipes.read.files import File, opened
+from geopipes.read.files import File, assuming, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
 from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
@@ -182,7 +182,7 @@ class Reader:
             for sheet in self._at(step)
             if sheet.place.touches(*window)
         ]
-        if self._far:
+        if self._far and assuming.get() is None:
             self._open_together([sheet for sheet, _ in touched], names)
         return [key for sheet, window in touched for key in _keys(self._opened(sheet, names), window)]
 

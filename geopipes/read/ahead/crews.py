@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Wanted = tuple["FarFile", int, int]
 """Bytes of a file: where they begin, and how many."""
 
-PATIENCE = 0.5
+PATIENCE = 0.3
 """Seconds that closing waits for requests that are on their way; one that is stalled ends by its own timeout."""
 
 
@@ -59,9 +59,9 @@ class Fetching:
         self._sent = [0, 0]  # requests, bytes since they were last told
 
     @property
-    def opening(self) -> int:
-        """How many calls wait or are being made."""
-        return len(self._calling)
+    def held(self) -> int:
+        """Bytes of requests that are on their way, or here and not taken to the last."""
+        return self._held
 
     @property
     def full(self) -> bool:
@@ -167,6 +167,8 @@ class Fetching:
     def close(self) -> None:
         """Let nothing more be fetched, and wake whoever waits; threads end with the requests they are at."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             for piece in self._pieces.values():
                 piece.settle()

@@ -44,11 +44,6 @@ class FarFile(CogFile):
     def close(self) -> None:
         """Nothing is held open."""
 
-    def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Give (offset, bytes) of what a tile of some bands is stored in; absent tiles are stored nowhere."""
-        tiles, places = self._tiles[level], self._places(level, row, col, bands)
-        return [(int(tiles.offsets[index]), int(tiles.counts[index])) for index, _ in places if tiles.counts[index]]
-
     def fetch(self, start: int, stop: int) -> memoryview:
         """Get bytes of the file from its store, in one request.
 

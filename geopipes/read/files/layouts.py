@@ -128,7 +128,7 @@ class File(ABC):
         self._persist(what, partial(self._read_mask, level, row, col, out), out.nbytes)
 
     def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Give (offset, bytes) of what is fetched from a store for a tile of some bands; nothing for other files."""
+        """Give (offset, bytes) of what a tile of some bands is stored in; nothing where only GDAL knows."""
         return []
 
     @abstractmethod

@@ -44,7 +44,7 @@ _doubted: dict[str, int] = {}
 _lock = Lock()
 
 
-class _Told(Session):
+class _Told(Session):  # type: ignore[misc]  # rasterio ships no types
     """What `storage` was told, as rasterio takes it: credentials it takes from a session alone."""
 
     def __init__(self, options: dict[str, str]) -> None:
@@ -120,11 +120,11 @@ def network(href: str, **more: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def _network(href: str, more: dict[str, str]) -> Iterator[None]:
-    location, options, session = located(href), SANE | _patience() | more, None
+    location, options, told = located(href), SANE | _patience() | more, dict[str, str]()
     if location is not None:
         check_fork()
-        session = _Told(gdal_options(location, options_of(location)))
-    with afar(), rasterio.Env(session, **options):
+        told = gdal_options(location, options_of(location))
+    with afar(), rasterio.Env(_Told(told), **options):
         yield
 
 
