@@ -76,7 +76,7 @@ class Files:
             height, width = file.layout.levels[0].shape
             size = COMPRESSED * file.layout.dtypes[0].itemsize
             with suppress(OSError, ValueError):  # it is no local file
-                whole = os.stat(local_path(file._href)).st_size
+                whole = os.stat(local_path(file.href)).st_size
                 size = whole / (height * width * file.layout.count * (PYRAMID if len(file.layout.levels) > 1 else 1))
             self._sizes[file] = size
         return self._sizes[file]

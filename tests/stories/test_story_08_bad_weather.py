@@ -108,11 +108,8 @@ def dry(sample: dict[str, Any]) -> bool:
 
 def training(plan: gp.Plan[Any], **options: Any) -> gp.Pipe[Any]:
     # With little memory tiles are fetched all night long.
-    return (
-        plan.read(threads=4, cache=1 << 20, timeout=2.0, **options)
-        .tensor(image=["red", "nir"], classes="scl", fill=0)
-        .filter(dry)
-    )
+    chips = plan.read(threads=4, cache=1 << 20, timeout=2.0, **options)
+    return chips.tensor(image=["red", "nir"], classes="scl", fill=0).filter(dry)
 
 
 def taken(batches: Any, seen: Samples | None = None) -> Samples:
