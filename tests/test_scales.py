@@ -146,6 +146,12 @@ def sentinel2(baseline: str | None, *, flag: bool | None = None, bands: float | 
     return change
 
 
+def scale_alone(item: pystac.Item) -> None:
+    sentinel2("05.09", bands=0.0)(item)
+    for key in ("red", "nir"):
+        del item.assets[key].extra_fields["raster:bands"][0]["offset"]
+
+
 RULE: dict[str, tuple[Change, Any, float]] = {
     "old baseline": (sentinel2("02.14"), True, 0.0),
     "new baseline": (sentinel2("05.09"), True, -0.1),
@@ -153,6 +159,7 @@ RULE: dict[str, tuple[Change, Any, float]] = {
     "not applied": (sentinel2("05.09", flag=False), True, -0.1),
     "all agree": (sentinel2("05.09", flag=True, bands=0.0), True, 0.0),
     "bands and baseline agree": (sentinel2("04.00", bands=-0.1), True, -0.1),
+    "bands that state no offset": (scale_alone, True, -0.1),
     "bands alone": (sentinel2(None, bands=-0.1), True, -0.1),
     "the flag is believed": (sentinel2("05.09", flag=True, bands=-0.1), "flag", 0.0),
     "the bands are believed": (sentinel2("05.09", flag=True, bands=-0.1), "bands", -0.1),
