@@ -28,10 +28,11 @@ Nothing is searched until items are needed, and no pixel is read before ``read``
 
 from geopipes.errors import GeopipesError
 from geopipes.pipe import Pipe, Plan, audit, cubes, inputs, items, mix, rasters, search, seek, storage, vectors
+from geopipes.read.failures import Ledger
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "GeopipesError", "Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek",
+    "GeopipesError", "Ledger", "Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek",
     "storage", "vectors",
 ]  # fmt: skip

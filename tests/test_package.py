@@ -17,6 +17,7 @@ from geopipes import (
     chips,
     composites,
     datacubes,
+    labels,
     maps,
     normalizing,
     orders,
@@ -61,6 +62,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (geopipes.cubes, datacubes.from_xarray),
     (geopipes.Pipe.stack, datacubes.stack),
     (geopipes.Pipe.join, datacubes.join),
+    *((getattr(geopipes.Pipe, name), getattr(labels, name)) for name in ("boxes", "rasterize", "remap")),
     (geopipes.Pipe.reproject, datacubes.reproject),
     (geopipes.Pipe.chip, chips.chip),
     *(
@@ -90,6 +92,7 @@ PAIRS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
             "away",
             "by_scene",
             "explore",
+            "match_dates",
             "measure",
             "pairs",
             "plot",
@@ -151,6 +154,7 @@ def test_imports_point_one_way() -> None:
         "grids",
         "catalogs",
         "datacubes",
+        "labels",
         "fingerprints",
         "chips",
         "orders",
@@ -159,12 +163,13 @@ def test_imports_point_one_way() -> None:
         "normalizing",
         "tensors",
         "loaders",
+        "forecasts",
         "statistics",
         "maps",
         "scores",
         "pipe",
     ]
-    typing = {"fingerprints": {"chips"}, "normalizing": {"statistics"}}  # for annotations alone
+    typing = {"errors": {"read"}, "fingerprints": {"chips"}, "normalizing": {"statistics"}}  # for annotations alone
     allowed = {"catalogs": {"read"}, "loaders": {"tensors"}, **typing}
     for path in ROOT.rglob("*.py"):
         module = path.relative_to(ROOT).parts[0].removesuffix(".py")

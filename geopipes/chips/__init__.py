@@ -6,6 +6,8 @@ from geopipes.chips.drawing import draw, inside
 from geopipes.chips.grouping import pairs, sequences
 from geopipes.chips.groups import Groups, Sequences
 from geopipes.chips.loading import Reading, load, look
+from geopipes.chips.matched import Matched
+from geopipes.chips.matching import match_dates
 from geopipes.chips.measuring import measure
 from geopipes.chips.mixing import by_scene, mix
 from geopipes.chips.places import ground, plane
@@ -17,7 +19,8 @@ from geopipes.chips.triples import triplets
 from geopipes.chips.windows import Windows, boxes
 
 __all__ = [
-    "Coverage", "Edge", "Groups", "Reading", "Sequences", "Windows", "around", "assign", "at", "away", "boxes",
-    "by_scene", "chip", "column", "draw", "explore", "ground", "inside", "load", "look", "measure", "mix", "pairs",
-    "plane", "plot", "query", "sample", "seek", "sequences", "settle", "slices", "stratify", "table", "triplets",
+    "Coverage", "Edge", "Groups", "Matched", "Reading", "Sequences", "Windows", "around", "assign", "at", "away",
+    "boxes", "by_scene", "chip", "column", "draw", "explore", "ground", "inside", "load", "look", "match_dates",
+    "measure", "mix", "pairs", "plane", "plot", "query", "sample", "seek", "sequences", "settle", "slices", "stratify",
+    "table", "triplets",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -139,6 +139,11 @@ class Sequences(Windows):
     def take(self, positions: npt.ArrayLike) -> Self:
         """Give the sequences of these positions, in this order."""
         return replace(super().take(positions), dated=self.dated.take(positions))
+
+    def deciding(self) -> Iterator[Indices]:
+        """Give what decides the pixels of the sequences."""
+        yield from super().deciding()
+        yield self.when
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the cube with the dates of the chip at a position, and the chip's window."""

@@ -195,6 +195,10 @@ class Windows(Sequence[Any]):
         """Give these values some windows at a time, in their order."""
         return (self.values(name, at) for at in chunks(len(self)))
 
+    def deciding(self) -> Iterator[Indices]:
+        """Give what decides the pixels of the windows beside cubes, sizes and steps: arrays of whole numbers."""
+        return (piece for name in PLACE for piece in self.pieces(name))
+
     def take(self, positions: npt.ArrayLike) -> Self:
         """Give the plan of these positions, in this order."""
         order = replace(self.order, stands=False)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import shapely
 
 from geopipes import grids
@@ -71,6 +72,11 @@ class Cube(ABC):
     def footprint(self) -> Geometry:
         """Where every source has pixels, in the grid's CRS."""
 
+    def outlines(self) -> list[Geometry]:
+        """Give for each date where there are pixels, in the grid's CRS: equal ones are one object."""
+        dates = first(self.dataset).sizes.get("time", 0)
+        return [self.footprint] * dates
+
     @abstractmethod
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> Any:
         """Read a window into memory; pixels outside the grid or the sources are not valid.
@@ -114,7 +120,8 @@ class Cube(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave lazily built views behind: they are made again where they are needed."""
-        return {key: value for key, value in self.__dict__.items() if key not in MADE}
+        own = getattr(self, "__dataclass_fields__", ())
+        return {key: value for key, value in self.__dict__.items() if key in own or key not in MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what `__getstate__` kept, frozen dataclasses included."""
@@ -178,6 +185,12 @@ class MappedCube(Cube):
     def footprint(self) -> Geometry:
         """Where every source has pixels: the base's."""
         return self.base.footprint
+
+    def outlines(self) -> list[Geometry]:
+        """Ask the base, unless the step changes the dates: then there are pixels wherever there are some."""
+        before, after = (first(dataset).coords.get("time") for dataset in (self.base.dataset, self.dataset))
+        same = before is not None and after is not None and np.array_equal(before, after, equal_nan=True)
+        return self.base.outlines() if same else super().outlines()
 
     def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int, call: str) -> None:
         """Ask the base."""

@@ -65,6 +65,19 @@ class StackCube(Cube):
             covers.append(shapely.union_all([grids.extent(raster, self.crs) for raster in rasters.values()]))
         return widened(shapely.intersection_all(covers), self.geobox)
 
+    def outlines(self) -> list[Geometry]:
+        """Give for each date where every variable has a raster."""
+        made: dict[Any, Geometry] = {}
+        found = []
+        for date in range(len(self.stack.times or ())):
+            rasters = [{grids.key(s.geobox): s.geobox for s in v.sources[date]} for v in self.stack.variables]
+            key = tuple(frozenset(one) for one in rasters)
+            if key not in made:
+                covers = [shapely.union_all([grids.extent(g, self.crs) for g in one.values()]) for one in rasters]
+                made[key] = widened(shapely.intersection_all(covers), self.geobox)
+            found.append(made[key])
+        return found
+
     @cached_property
     def places(self) -> Places:
         """Coordinates of windows."""

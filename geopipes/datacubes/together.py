@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from geopipes.datacubes.cube import Cube, Window
 from geopipes.errors import GridMismatch, SourceError
+from geopipes.read.failures import asking
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,11 +64,16 @@ class JoinedCube(Cube):
             return
         for name, variable in self.own(self.other.dataset).data_vars.items():
             if variable.dtype.kind != "f" and "nodata" not in variable.attrs:
+                asking.get().check_masked(f"join: {name!r} states no nodata")
                 raise SourceError(
                     f"join: {name!r} states no nodata and does not cover rows {window.rows.start}.."
                     f"{window.rows.stop}, columns {window.cols.start}..{window.cols.stop} of the grid: "
                     "say which value stands for no label, join(..., nodata=255)"
                 )
+
+    def outlines(self) -> list[Geometry]:
+        """Ask the base."""
+        return self.base.outlines()
 
     def keys(self, window: Window) -> list[Any]:
         """Ask both."""
@@ -110,7 +116,7 @@ class InputsCube(Cube):
         height, width = self.grid.shape
         parts = {}
         for name, cube in self.cubes.items():
-            window = self._window(name, Window(slice(0, height), slice(0, width)))
+            window = self.window_of(name, Window(slice(0, height), slice(0, width)))
             parts[name] = cube.dataset.isel(y=window.rows, x=window.cols)
         return parts
 
@@ -121,15 +127,15 @@ class InputsCube(Cube):
 
     def read(self, window: Window, names: tuple[str, ...] | None = None) -> dict[str, xr.Dataset]:
         """Read every input's part; a range of dates is the first input's, the others keep all of theirs."""
-        return {name: cube.read(self._window(name, window)) for name, cube in self.cubes.items()}
+        return {name: cube.read(self.window_of(name, window)) for name, cube in self.cubes.items()}
 
     def keys(self, window: Window) -> list[Any]:
         """Ask every input."""
-        return [key for name, cube in self.cubes.items() for key in cube.keys(self._window(name, window))]
+        return [key for name, cube in self.cubes.items() for key in cube.keys(self.window_of(name, window))]
 
     def place(self, window: Window) -> dict[str, xr.Dataset]:
         """Give the coordinates of a window in every input."""
-        return {name: cube.place(self._window(name, window)) for name, cube in self.cubes.items()}
+        return {name: cube.place(self.window_of(name, window)) for name, cube in self.cubes.items()}
 
     def check_windows(self, size: tuple[int, int], stride: tuple[int, int], margin: int, call: str) -> None:
         """Raise where a window would cut a pixel of an input in two; ``call`` is what asked for it."""
@@ -159,7 +165,7 @@ class InputsCube(Cube):
             inside["time"] = slice(0, bounds["time"].stop - bounds["time"].start) if own_time else bounds["time"]
         return Window(ranges["y"], ranges["x"], bounds.get("time") if own_time else None), inside
 
-    def _window(self, name: str, window: Window) -> Window:
+    def window_of(self, name: str, window: Window) -> Window:
         """Count a window in an input's own pixels."""
         row, col, ratio_y, ratio_x = self.places[name]
         rows = slice(row + int(window.rows.start * ratio_y), row + int(window.rows.stop * ratio_y))

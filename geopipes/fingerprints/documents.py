@@ -75,8 +75,7 @@ def describe(windows: Windows, *, chips: bool = True) -> Document:
         "steps": [step_document(step) for step in windows.steps],
     }
     if chips:
-        pieces = (piece for name in ("id", "cube", "time", "row", "col") for piece in windows.pieces(name))
-        document["chips"] = {"count": len(windows), "sha256": hashed(pieces)}
+        document["chips"] = {"count": len(windows), "sha256": hashed(windows.deciding())}
     return document
 
 

@@ -16,12 +16,13 @@ farmland from a satellite, a town from the air.
 from geopipes.testing.answers import Request
 from geopipes.testing.api import LocalAPI, serve
 from geopipes.testing.faults import Fault
+from geopipes.testing.floods import Flood, synthetic_flood
 from geopipes.testing.objects import ObjectServer, object_server
 from geopipes.testing.scenes import Synthetic, synthetic_scenes
 from geopipes.testing.towns import Town, synthetic_town
 from geopipes.testing.world import CLASSES, LandCover
 
 __all__ = [
-    "CLASSES", "Fault", "LandCover", "LocalAPI", "ObjectServer", "Request", "Synthetic", "Town", "object_server",
-    "serve", "synthetic_scenes", "synthetic_town",
+    "CLASSES", "Fault", "Flood", "LandCover", "LocalAPI", "ObjectServer", "Request", "Synthetic", "Town",
+    "object_server", "serve", "synthetic_flood", "synthetic_scenes", "synthetic_town",
 ]  # fmt: skip
