@@ -38,7 +38,7 @@ COMMON: Mapping[str, tuple[str, ...]] = {
 polarisations: the first one that is there."""
 
 TWO_NIR = "sentinel2"
-"""Begins the platforms with a wide near infrared, N, beside the narrow one that is called nir08, N2; of Landsat it is N."""
+"""Begins platforms with a wide near infrared, N, beside the narrow one called nir08, N2; Landsat's nir08 is N."""
 
 OLI_NIR = {"N": {"landsat8": "B5", "landsat9": "B5"}}
 """What spyndex's table of platforms leaves out: the near infrared of OLI, which its indices for OLI call N."""
