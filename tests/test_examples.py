@@ -215,7 +215,7 @@ def test_the_chains_against_real_catalogues_build_without_a_network(name: str) -
     calls = names_of_calls(example(name).chain())
     assert calls == [
         "search", "stack", "join", "chip", "shuffle", "take", "read",
-        "mask_values", "scale", "normalized_difference", "tensor", "batch",
+        "mask_clouds", "spectral_index", "tensor", "batch",
     ]  # fmt: skip
 
 
@@ -234,9 +234,9 @@ def test_the_readme_s_chains_build_without_a_network() -> None:
         # What a loop asks for needs the internet; all that stands before it does not.
         built = [line for line in ast.parse(block).body if not isinstance(line, ast.For)]
         exec(compile(ast.Module(built, []), "README.md", "exec"), namespace)
-    wanted = ["search", "stack", "join", "chip", "shuffle", "read", "mask_values", "scale", "tensor", "batch"]
+    wanted = ["search", "stack", "join", "chip", "shuffle", "read", "mask_clouds", "spectral_index", "tensor", "batch"]
     assert names_of_calls(namespace["batches"]) == wanted
-    assert names_of_calls(namespace["cubes"]) == ["search", "stack", "scale"]
+    assert names_of_calls(namespace["cubes"]) == ["search", "stack"]
 
 
 def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Coding:
             some = ", ".join(f"{value!r} ({count} features)" for value, count in [*unknown.items()][:SOME])
             raise SourceError(
                 f"rasterize(column={column!r}): classes do not name {some}{', ...' if len(unknown) > SOME else ''}; "
-                f"name them, or write classes={{..., {REST!r}: number}} for all others, {REST!r}: None to leave them out"
+                f"name them, or write classes={{..., {REST!r}: 9}} for all others, {REST!r}: None to leave them out"
             )
         counts: Counter[int] = Counter()
         names: dict[int, list[str]] = {code: [] for code in given.values() if code is not None}

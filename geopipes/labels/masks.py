@@ -198,9 +198,7 @@ class MaskCube(Cube):
             return out
         features = self.vectors.within(bounds)
         shapes = pixels(features.shapes, self.vectors.crs, self.grid)
-        finite = np.flatnonzero(
-            np.isfinite(shapely.bounds(shapes)).all(axis=1)
-        )  # what the CRS cannot show lies elsewhere
+        finite = np.flatnonzero(np.isfinite(shapely.bounds(shapes)).all(axis=1))  # some are out of its CRS
         burn, values = self.rule.burn(features.take(finite), shapes[finite])
         which = burn.block(*corner, (SIDE, SIDE), all_touched=self.rule.all_touched, name=self.rule.name)
         covered = which >= 0
@@ -242,8 +240,8 @@ def check_holds(dtype: np.dtype[Any], numbers: dict[str, Any]) -> None:
         info = np.iinfo(dtype)
         if number != number or int(number) != number or not info.min <= number <= info.max:
             raise SourceError(
-                f"rasterize(dtype={str(dtype)!r}): {what} is {number}, and {dtype} holds whole numbers from {info.min} to "
-                f"{info.max}: there are too many classes for it, or the number is of another kind; use a wider dtype"
+                f"rasterize(dtype={str(dtype)!r}): {what} is {number}, and {dtype} holds whole numbers from {info.min} "
+                f"to {info.max}: there are too many classes for it, or the number is of another kind; use a wider dtype"
             )
 
 

@@ -95,18 +95,15 @@ def rasterize(
         raise SourceError(f"rasterize(overlap={overlap!r}): use one of {', '.join(OVERLAPS)}, or priority=column")
     if instances and (column is not None or classes is not None):
         raise SourceError(
-            "rasterize(instances=True) burns ids; leave out column= and classes=, or burn these by another"
+            "rasterize(instances=True) burns ids: leave out column= and classes=, which another one burns"
         )
     column, classes = (column, classes) if instances else label_classes(source, column, classes)
     columns = [one for one in dict.fromkeys((column, priority)) if one is not None]
     vectors = opened(source, columns, layer=layer)
     ids, values = vectors.table()
     _check_priority(values, priority)
-    coding = (
-        None
-        if instances
-        else Coding.of(column, ids if column is None else values[column], classes, _set(background, nodata))
-    )
+    coded, reserved = ids if column is None else values[column], {background, nodata} - {None}
+    coding = None if instances else Coding.of(column, coded, classes, reserved)
     kind = _dtype(dtype, coding, values, int(ids.max()) + 1, background, nodata)
     rule = Rule(name, kind, coding, background, nodata, all_touched, overlap, priority)
     masks = [MaskCube(vectors, cube.geobox, rule) for cube in cubes.cubes]
@@ -131,10 +128,11 @@ def check_touching(vectors: Vectors, cubes: Cubes, name: str) -> None:
             return
         there.append(box)
     grid = cubes.cubes[0].geobox
+    here = None if there[0] is None else tuple(round(edge, 6) for edge in there[0])
     raise GridError(
-        f"rasterize(name={name!r}): no feature of {vectors.name} touches the grid: they lie in "
-        f"{tuple(round(edge, 6) for edge in vectors.bounds)}, and the grid, {tuple(grid.boundingbox.bbox)} in {grid.crs}, "
-        f"in {None if there[0] is None else tuple(round(edge, 6) for edge in there[0])} of {vectors.crs.name}"
+        f"rasterize(name={name!r}): no feature of {vectors.name} touches the grid. In {vectors.crs.name} they lie "
+        f"within {tuple(round(edge, 6) for edge in vectors.bounds)}, and the grid within {here}; "
+        f"in its own CRS, {grid.crs}, that is {tuple(grid.boundingbox.bbox)}"
     )
 
 
@@ -173,7 +171,3 @@ def _check_priority(values: Any, priority: str | None) -> None:
         column = values[priority]
         if column.dtype.kind not in "biuf" or (column.dtype.kind == "f" and np.isnan(column).any()):
             raise SourceError(f"rasterize(priority={priority!r}): needed is a number for each feature; some have none")
-
-
-def _set(*numbers: float | None) -> set[Any]:
-    return {number for number in numbers if number is not None}

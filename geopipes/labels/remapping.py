@@ -104,8 +104,8 @@ def _remapped(
             if not trying.get():  # a template's pixels are none
                 unknown = np.unique(values[~listed])
                 raise StepError(
-                    f"remap({name!r}): {unknown[:10].tolist()} are not named; name them, or write other=255, a number for "
-                    "all others, or other='keep' to leave them as they are"
+                    f"remap({name!r}): {unknown[:10].tolist()} are not named; name them, or write other=255, a "
+                    "number for all others, or other='keep' to leave them as they are"
                 )
         else:
             found = np.where(listed, found, values if other == "keep" else other)

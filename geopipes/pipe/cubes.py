@@ -51,10 +51,7 @@ class CubeChain(Chain[T]):
     ) -> Pipe[xr.Dataset]:
         """Join what has no time of its own, labels or elevation: see `geopipes.datacubes.join`."""
         if not isinstance(other, CubeChain):
-            rasters, frame = f"join(gp.rasters({other!r}), ...)", "rasterize(frame, name=..., background=0)"  # type: ignore[unreachable]  # not all check types
-            raise StepError(
-                f"join({type(other).__name__}) takes a pipe: write .{frame if hasattr(other, 'geometry') else rasters}"
-            )
+            raise StepError(_no_pipe(other))
         options: dict[str, Any] = {
             "name": name, "bands": bands, "resampling": resampling, "dtype": dtype, "nodata": nodata,
         }  # fmt: skip
@@ -167,3 +164,10 @@ class CubeChain(Chain[T]):
         """Cut cubes into a plan."""
         self._need("cubes", text)
         return plans.Plan._new(text, self, Lazy(lambda: cut(self._value.get())), "plan")
+
+
+def _no_pipe(other: object) -> str:
+    """Say what is joined instead of paths and frames."""
+    if hasattr(other, "geometry"):
+        return f"join({type(other).__name__}) takes a pipe: write .rasterize(frame, name=..., background=0)"
+    return f"join({other!r}) takes a pipe: write .join(gp.rasters({other!r}), ...)"

@@ -76,11 +76,8 @@ class Program:
         for part in parts:
             if isinstance(part, JoinedCube):
                 other = template(part.own(part.other.dataset))
-                bands = set(other.dims) & set(small.dims) - {*LYING}
-                if not isinstance(part.other, StackCube | MaskCube):
+                if not isinstance(part.other, StackCube | MaskCube) or _labelled_otherwise(other, small):
                     return None
-                if any(not other[b].equals(small[b]) for b in bands):
-                    return None  # xarray aligns what is labelled otherwise
                 stacks.append(part.other)
                 joins.append(part)
                 small = small.assign(other.data_vars)
@@ -123,3 +120,8 @@ class Program:
                 names.update(read for read in edit.reads if isinstance(read, str))
                 kept.insert(0, edit)
         return kept
+
+
+def _labelled_otherwise(other: xr.Dataset, small: xr.Dataset) -> bool:
+    """Say whether bands of two Datasets are labelled otherwise, where xarray aligns them."""
+    return any(not other[band].equals(small[band]) for band in set(other.dims) & set(small.dims) - {*LYING})
