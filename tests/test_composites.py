@@ -149,6 +149,28 @@ def test_the_whole_pixel_is_that_of_the_best_date() -> None:
     assert best["cloud"].item() == 1.0
 
 
+def test_a_date_without_the_band_is_not_the_best() -> None:
+    dataset = make(np.array([[[1, 2]], [[3, 4]]], np.uint16))
+    dataset = dataset.assign(ndvi=(("time", "y", "x"), np.array([[[np.nan, np.nan]], [[0.1, np.nan]]])))
+    best = composite(dataset, "all", "max", by="ndvi")
+    assert best["b"].values.tolist() == [[[3, 0]]]
+    assert best["valid"].values.tolist() == [[[True, False]]]
+
+
+@pytest.mark.parametrize(
+    "method", ["median", "mean", "min", "max", "mode", "first", "last", "nearest", "forward", "linear"]
+)
+def test_truth_stays_truth_or_becomes_a_share(method: str) -> None:
+    values = np.array([[[True, True]], [[False, False]], [[True, False]]])
+    dataset = make(values, [[[True, False]], [[True, False]], [[True, False]]])
+    filled = method in ("nearest", "forward", "linear")
+    found = (fill_gaps(dataset, method) if filled else composite(dataset, "all", method))["b"]
+    assert found.dtype == (np.float32 if method in ("median", "mean", "linear") else bool)
+    seen, missing = found.values[0, 0]
+    assert seen == {"min": False, "mean": np.float32(2 / 3)}.get(method, True)
+    assert np.isnan(missing) if found.dtype == np.float32 else not missing
+
+
 def test_integers_hold_nodata_where_nothing_was_measured() -> None:
     dataset = make(np.full((2, 1, 2), 7, np.int16), [[[True, False]], [[True, False]]])
     dataset["b"].attrs = {"nodata": -9, "units": "m"}

@@ -14,7 +14,7 @@ import xarray as xr
 from geopipes import steps
 from geopipes.composites import kernels
 from geopipes.composites.periods import Dates, Periods, Span, dates_of
-from geopipes.composites.series import Array, Methods, along, floating, kept, lying, methods, missing, on_dates
+from geopipes.composites.series import Array, Methods, along, bits, floating, kept, lying, methods, missing, on_dates
 from geopipes.errors import StepError
 
 HOW = {"nearest": kernels.NEAREST, "forward": kernels.FORWARD, "linear": kernels.LINEAR}
@@ -134,7 +134,7 @@ def _between(
     """Give values on other dates, (date, ..., y, x)."""
     out = np.empty((len(wanted), *values.shape[1:]), fill.dtype)
     known = np.empty(lying(out).shape, bool)
-    kernels.bridged(lying(values), valid, times, wanted, how, longest, fill, lying(out), known)
+    kernels.bridged(lying(values), valid, times, wanted, how, longest, bits(fill), lying(out), known)
     return out
 
 
@@ -143,6 +143,8 @@ def _known(valid: Array, *, times: Array, wanted: Array, longest: int, ways: Seq
     whole = np.ones((len(wanted), *valid.shape[1:]), bool)
     known = np.empty((len(wanted), 1, *valid.shape[1:]), bool)
     for how in ways:
-        kernels.bridged(lying(valid), valid, times, wanted, how, longest, False, lying(np.empty_like(whole)), known)
+        kernels.bridged(
+            lying(valid), valid, times, wanted, how, longest, bits(np.False_), lying(np.empty_like(whole)), known
+        )
         whole &= known[:, 0]
     return whole

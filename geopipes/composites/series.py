@@ -110,6 +110,11 @@ def lying(values: Array) -> Array:
     return values.view(np.uint8 if values.dtype == bool else values.dtype).reshape(len(values), -1, *values.shape[-2:])
 
 
+def bits(number: np.generic) -> np.generic:
+    """Give a number as kernels take it, truth as 0 or 1."""
+    return np.uint8(number) if isinstance(number, np.bool_) else number
+
+
 def on_dates(
     dataset: xr.Dataset, variables: Mapping[str, xr.Variable], dates: Dates, names: Sequence[str] | None = None
 ) -> xr.Dataset:
