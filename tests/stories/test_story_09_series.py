@@ -29,13 +29,13 @@ def points(year: Flood) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame({"yield": np.arange(9.0)}, geometry=gpd.points_from_xy(x, y), crs=4326)
 
 
-def samples(year: Flood, **options: Any) -> gp.Pipe[Any]:
+def samples(year: Flood) -> gp.Pipe[Any]:
     s1 = gp.items(year.radar).stack(["vv", "vh"], resolution=20).to_decibel(["vv", "vh"])
     s2 = gp.items(year.optical).stack(["red", "nir", "scl"], resolution=10).mask_clouds("scl")
     monthly = {"s2": s2.composite("month", "median", span=YEAR), "s1": s1.composite("month", "mean", span=YEAR)}
     plan = gp.inputs(**monthly).around(points(year), 16, coverage="any").shuffle(seed=0)
-    chosen = {"length": MONTHS, "doy": True, "columns": "yield"} | options
-    return plan.read(threads=2).tensor(s2=["red", "nir"], s1=["vv", "vh"], fill=0, **chosen)
+    chips = plan.read(threads=2)
+    return chips.tensor(s2=["red", "nir"], s1=["vv", "vh"], fill=0, length=MONTHS, doy=True, columns="yield")
 
 
 def test_twelve_months_of_both_with_the_day_of_the_year(year: Flood) -> None:
@@ -61,7 +61,7 @@ def test_missing_months_are_there_and_masked(year: Flood) -> None:
 
 def test_a_mosaic_is_the_mean_of_its_month(year: Flood) -> None:
     stack = next(iter(gp.items(year.radar).stack(["vv"], resolution=20))).load()
-    power = 10 * np.log10(stack["vv"].where(stack["valid"]))
+    power: Any = 10 * np.log10(stack["vv"].where(stack["valid"]))
     for sample in samples(year).take(3):
         left, _, _, top = sample["bounds"]
         at = 20 * (np.arange(8) + 0.5)
