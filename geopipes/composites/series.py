@@ -125,8 +125,9 @@ def on_dates(
     dates : (time,), which state the same range as those before
     names : of the dates, as a coordinate ``period``
     """
-    coords: dict[str, Any] = {"time": ("time", dates, dataset["time"].attrs)}
+    coords = {name: v for name, v in dataset.coords.variables.items() if "time" not in v.dims}
+    coords["time"] = xr.Variable("time", dates, dataset.variables["time"].attrs)
     if names is not None:
-        coords["period"] = ("time", list(names))
-    still = dataset.drop_dims("time").assign(variables).assign_coords(coords)
-    return still[[*dataset.data_vars]]
+        coords["period"] = xr.Variable("time", list(names))
+    whole = {name: variables.get(str(name), dataset.variables[name]) for name in dataset.data_vars}
+    return xr.Dataset(whole, coords, dataset.attrs)
