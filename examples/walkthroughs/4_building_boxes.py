@@ -6,8 +6,8 @@
 # %% [markdown]
 # # 4. Boxes around buildings, and back on the map
 #
-# Aerial imagery of a town and its buildings as polygons: each chip gets the boxes of what it shows, in pixels, in ragged
-# batches as detectors take them. What a detector answers goes back on the map.
+# Aerial imagery of a town and its buildings as polygons: each chip gets the boxes of what it shows, in pixels, in
+# ragged batches as detectors take them. What a detector answers goes back on the map.
 
 # %%
 from pathlib import Path
