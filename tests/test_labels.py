@@ -94,7 +94,7 @@ def test_polygons_are_burnt_after_reprojection_and_cover_their_area(crs: str) ->
     spots = rng.uniform([100, 100], [1000, 800], (40, 2))
     squares = shapely.box(*(spots - 60).T, *(spots + 60).T)
     features = frame(shapely.get_parts(shapely.union_all(squares)), here).to_crs(crs)
-    longest = longest_edge(features.crs, here)
+    longest = longest_edge(features.crs.to_wkt(), here)
     assert longest is not None
     dense = features.segmentize(longest).to_crs(UTM)
     expected = rasterize(dense.geometry, here.shape, transform=here.affine, dtype="uint8")

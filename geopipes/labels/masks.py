@@ -192,12 +192,12 @@ class MaskCube(Cube):
         corner = (down * SIDE, across * SIDE)
         # All touched, a feature counts from the pixel's edge on; reprojected, it may lie a little beside where it was.
         rows, cols = (slice(at - 2, at + SIDE + 2) for at in corner)
-        bounds = bounds_of(rows, cols, self.grid, self.vectors.crs)
+        bounds = bounds_of(rows, cols, self.grid, self.vectors.wkt)
         out = np.full((SIDE, SIDE), self.rule.background, self.rule.dtype)
         if bounds is None:
             return out
         features = self.vectors.within(bounds)
-        shapes = pixels(features.shapes, self.vectors.crs, self.grid)
+        shapes = pixels(features.shapes, self.vectors.wkt, self.grid)
         finite = np.flatnonzero(np.isfinite(shapely.bounds(shapes)).all(axis=1))  # some are out of its CRS
         burn, values = self.rule.burn(features.take(finite), shapes[finite])
         which = burn.block(*corner, (SIDE, SIDE), all_touched=self.rule.all_touched, name=self.rule.name)
