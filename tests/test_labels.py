@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from geopipes.errors import CatalogError, GridError, SourceError, StepError, UnknownBand
+from geopipes.labels import features as features_of
 from geopipes.labels import masks
 from geopipes.labels.features import longest_edge
 from geopipes.labels.packing import Packed
@@ -294,7 +295,7 @@ def test_a_large_polygon_is_put_on_the_pixels_once(monkeypatch: pytest.MonkeyPat
     features = frame([coast, shapely.box(0, 0, 3, 3)]).to_crs(4326)
     monkeypatch.setattr(masks, "SIDE", 8)
     moved: list[int] = []
-    original = masks.pixels
+    original = features_of.pixels
 
     def counted(shapes: Any, *args: Any) -> Any:
         moved.append(int(shapely.get_num_coordinates(shapes).sum()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
-from geopipes.read.ahead.pieces import LEAST, LONGEST, SHARES, Call, Job, Key, Piece, Queue, State
+from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State, longest
 from geopipes.read.failures import Asking, asking, nobody
 from geopipes.threads import collecting
 
@@ -50,7 +50,7 @@ class Fetching:
         self._lock = Lock()
         self._work = Condition(self._lock)
         self._pieces: dict[Key, Piece] = {}
-        self._longest = min(max(budget // SHARES, LEAST), LONGEST)
+        self._longest = longest(budget)
         self._queue = Queue(self._longest)
         self._calls: deque[Call] = deque()
         self._calling: dict[Hashable, Call] = {}  # until they have ended

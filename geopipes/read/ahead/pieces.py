@@ -94,6 +94,11 @@ class Call(NamedTuple):
     done: Event
 
 
+def longest(budget: int) -> int:
+    """Give the bytes that neighbours may come to in one request, of so many that may be held."""
+    return min(max(budget // SHARES, LEAST), LONGEST)
+
+
 class Queue:
     """Pieces that wait to be fetched: those needed now, then those to come in their order.
 
