@@ -256,7 +256,7 @@ def test_faults_are_of_their_kind(land: Synthetic, kind: Any, expected: str) -> 
             heads.head(location)
     assert caught.value.kind == expected
     assert "Debug source" not in str(caught.value)
-    assert caught.value.retry_after is None
+    assert caught.value.retry_after == (1 if kind in ("busy", "slow_down") else None)  # asked for by a HEAD
 
 
 def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path: Path) -> None:
@@ -269,7 +269,18 @@ def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path:
         while len(server.requests) < 2:
             time.sleep(0.01)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
-        assert [request.status for request in server.requests] == [206, 503, 206]
+        assert [request.status for request in server.requests if request.method == "GET"] == [206, 503, 206]
+
+
+def test_a_busy_server_is_asked_once_how_long_to_wait(land: Synthetic) -> None:
+    with object_server(folder(land), faults=[Fault("busy", times=None, retry_after=7)]) as server:
+        for item in moved(land, server)[:3]:
+            location = located(item.assets["red"].href)
+            assert location is not None
+            with pytest.raises(StoreError) as caught:
+                heads.head(location)
+            assert caught.value.retry_after == 7
+        assert [request.method for request in server.requests].count("HEAD") == 1
 
 
 def test_neighbours_come_in_one_request_and_are_let_go_of(tmp_path: Path) -> None:
