@@ -171,8 +171,8 @@ class _Requests:
     """The queue of requests to stores, each answered at once."""
 
     def __init__(self, budget: int, tally: Tally) -> None:
-        self._budget, self._tally, self._held = budget, tally, 0
-        self._queue = Queue()
+        self._tally, self._held = tally, 0
+        self._queue = Queue(budget)
         self._pieces: dict[tuple[int, int], Piece] = {}
 
     def expect(self, wanted: Sequence[tuple[File, int, int]]) -> None:
@@ -204,7 +204,7 @@ class _Requests:
         return self._pieces[name]
 
     def _send(self) -> None:
-        while (job := self._queue.take(self._budget - self._held)) is not None:
+        while (job := self._queue.take(self._held)) is not None:
             self._sent(job)
 
     def _sent(self, job: Job) -> None:
