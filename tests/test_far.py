@@ -266,6 +266,7 @@ def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path:
         (tile,) = file.stored(0, 0, 0, (1,))
         server.faults = [Fault("busy")]
         fetched.expect([(file, *tile)])
+        fetched.begin()
         while len(server.requests) < 2:
             time.sleep(0.01)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
@@ -289,6 +290,7 @@ def test_neighbours_come_in_one_request_and_are_let_go_of(tmp_path: Path) -> Non
         file: Any = files.opened(source(server.href("raster.tif")))
         tiles = [(file, *file.stored(0, row, col, (1,))[0]) for row in range(3) for col in range(3)]
         fetched.expect(tiles)
+        fetched.begin()
         for _, offset, count in tiles[:8]:
             assert fetched.take(file, offset, count) == path.read_bytes()[offset : offset + count]
         assert 0 < fetched.held < 10**6
@@ -304,7 +306,7 @@ def test_a_fault_that_stays_is_an_error_with_its_cause(land: Synthetic, server: 
     shared().forget()
     server.faults = [Fault("busy", times=None)]
     with pytest.raises(ReadError, match=r"tile \(.*503") as caught:
-        chips(far[:1])
+        chips(far[:1], retries=0)
     cause: Any = caught.value.__cause__
     while not isinstance(cause, StoreError):
         cause = cause.__cause__
@@ -320,7 +322,7 @@ def test_a_file_that_was_written_anew_is_opened_anew(tmp_path: Path) -> None:
         shared().forget()
         written(path, noise(1, 200, seed=1), **options)
         with pytest.raises(ReadError, match="another one than when its header was read"):
-            chips(far)
+            chips(far, retries=0)
         same(chips(far), chips(gp.rasters(path).stack(resolution=10).chip(100)))
 
 
@@ -333,7 +335,7 @@ def test_gdal_reads_again_after_a_body_that_ended_early(tmp_path: Path) -> None:
         shared().forget()
         server.faults = [Fault("truncated", times=None)]
         with pytest.raises(ReadError):
-            chips(far)
+            chips(far, retries=0)
         server.faults = []
         same(chips(far), chips(gp.rasters(path).stack(resolution=10).chip(100)))
 
@@ -427,6 +429,7 @@ class File:
 fetched = Fetching(requests=8, budget=10**6)
 file = File()
 fetched.expect([(file, offset, 1000) for offset in range(0, 10_000, 1000)])
+fetched.begin()
 print(len(fetched.take(file, 4000, 1000)))
 """
 

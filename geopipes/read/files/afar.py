@@ -11,6 +11,7 @@ from geopipes.read.files.bycog import CogFile, Tiles
 from geopipes.read.files.layouts import Array, File, Layout
 from geopipes.read.sources import Source
 from geopipes.read.stores import Head, Location, StoreError, forget, get, located, name_of
+from geopipes.read.stores.faults import CHANGED
 
 
 class FarFile(CogFile):
@@ -57,8 +58,7 @@ class FarFile(CogFile):
         try:
             data, meta = get(self.location, start, stop, etag=strong)
             if meta["size"] != self._size or (self._etag and meta["e_tag"] and meta["e_tag"] != self._etag):
-                text = "the object is another one than when its header was read"
-                raise StoreError(text, kind="transient", changed=True)
+                raise StoreError(CHANGED, kind="corrupt", changed=True)
         except StoreError as error:
             if error.changed:
                 forget(self.location)

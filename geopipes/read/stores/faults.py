@@ -26,6 +26,9 @@ MISSING, BUSY = (404, 410), (408, 425, 429)
 NO_CREDENTIALS = ("169.254.169.254", "metadata.google", "NoCredentials", "MissingCredential", "Missing account")
 """What stands in errors of a store that has looked everywhere for credentials."""
 
+CHANGED = "the object is another one than when its header was read"
+"""Read again, it is opened anew."""
+
 KEYS = ("Token", "Credential", "Authorization", "AccessKey", "Signature")
 """What stands in the code of a 400 that is about who asks."""
 
@@ -65,7 +68,7 @@ def classified(error: Exception, location: Location) -> StoreError:
     if isinstance(error, FileNotFoundError) or status in MISSING:
         return StoreError(words if status else "there is no such object", kind="missing")
     if isinstance(error, PreconditionError):
-        return StoreError("the object is another one than when its header was read", kind="transient", changed=True)
+        return StoreError(CHANGED, kind="corrupt", changed=True)
     if status in (401, 403) or isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         return StoreError(f"{words}: {_who(location)}", kind="auth")
     if status == 400 and code and any(key in code[1] for key in KEYS):
