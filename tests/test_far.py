@@ -251,7 +251,7 @@ def test_faults_are_of_their_kind(land: Synthetic, kind: Any, expected: str) -> 
     assert caught.value.retry_after is None
 
 
-def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path: Path) -> None:
+def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path: Path) -> None:
     path = written(tmp_path / "raster.tif", noise(1, 300), **TILED)
     with object_server(tmp_path) as server, closing(Fetching(requests=2, budget=10**7)) as fetched:
         file: Any = files.opened(source(server.href("raster.tif")))
@@ -260,6 +260,8 @@ def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path:
         fetched.expect([(file, *tile)])
         while len(server.requests) < 2:
             time.sleep(0.01)
+        with pytest.raises(StoreError, match="503"):  # who waits before it asks again
+            fetched.take(file, *tile)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
         assert [request.status for request in server.requests] == [206, 503, 206]
 
@@ -286,7 +288,7 @@ def test_a_fault_that_stays_is_an_error_with_its_cause(land: Synthetic, server: 
     shared().forget()
     server.faults = [Fault("busy", times=None)]
     with pytest.raises(ReadError, match=r"tile \(.*503") as caught:
-        chips(far[:1])
+        chips(far[:1], retries=1)
     cause: Any = caught.value.__cause__
     while not isinstance(cause, StoreError):
         cause = cause.__cause__
@@ -315,7 +317,7 @@ def test_gdal_reads_again_after_a_body_that_ended_early(tmp_path: Path) -> None:
         shared().forget()
         server.faults = [Fault("truncated", times=None)]
         with pytest.raises(ReadError):
-            chips(far)
+            chips(far, retries=1)
         server.faults = []
         same(chips(far), chips(gp.rasters(path).stack(resolution=10).chip(100)))
 

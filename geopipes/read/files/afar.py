@@ -60,8 +60,9 @@ class FarFile(CogFile):
                 text = "the object is another one than when its header was read"
                 raise StoreError(text, kind="transient", changed=True)
         except StoreError as error:
-            if error.changed:
+            if error.changed:  # to wait is of no use: it is to be opened anew
                 forget(self.location)
+                raise StoreError(str(error), kind="corrupt", changed=True) from None
             raise
         return memoryview(data)
 
