@@ -60,8 +60,9 @@ class FarFile(CogFile):
             if meta["size"] != self._size or (self._etag and meta["e_tag"] and meta["e_tag"] != self._etag):
                 raise StoreError(CHANGED, kind="corrupt", changed=True)
         except StoreError as error:
-            if error.changed:
+            if error.changed:  # to wait is of no use: it is to be opened anew
                 forget(self.location)
+                raise StoreError(str(error), kind="corrupt", changed=True) from None
             raise
         return memoryview(data)
 
