@@ -31,7 +31,8 @@ class FarFile(CogFile):
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
         self._tiles, self._located, self._size = tiles, (signed, location), head.size
-        self._etag, self.version, self.name = head.etag, head.version, name_of(location)
+        self._etag, self._kept = head.etag, head.kept
+        self.version, self.name = head.version, name_of(location)
 
     @property
     def location(self) -> Location:
@@ -61,6 +62,7 @@ class FarFile(CogFile):
                 raise StoreError(text, kind="transient", changed=True)
         except StoreError as error:
             if error.changed:
+                error.outdated = self._kept
                 forget(self.location)
             raise
         return memoryview(data)

@@ -40,7 +40,10 @@ class StoreError(GeopipesError, OSError):
     retry_after : seconds that the store asks to wait; None where it does not say. obstore 0.12 shows no headers of an
         error, so it is None for all that obstore reads
     changed : whether the object is another one than that whose header was read
+    outdated : whether that header had been kept on disk since an earlier program
     """
+
+    outdated = False
 
     def __init__(self, text: str, *, kind: Kind, retry_after: float | None = None, changed: bool = False) -> None:
         super().__init__(text)
