@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from geopipes.chips.loading import AHEAD, OUTLOOK_USES, Reading
 from geopipes.forecasts.assumed import Files
-from geopipes.read.ahead.pieces import Job, Piece, Queue, State
+from geopipes.read.ahead.pieces import Job, Piece, Queue, State, longest
 from geopipes.read.draws import current
 from geopipes.read.files import File, assuming
 from geopipes.read.planes import MASK, Planes
@@ -172,7 +172,8 @@ class _Requests:
 
     def __init__(self, budget: int, tally: Tally) -> None:
         self._budget, self._tally, self._held = budget, tally, 0
-        self._queue = Queue()
+        self._longest = longest(budget)
+        self._queue = Queue(self._longest)
         self._pieces: dict[tuple[int, int], Piece] = {}
 
     def expect(self, wanted: Sequence[tuple[File, int, int]]) -> None:
@@ -204,8 +205,11 @@ class _Requests:
         return self._pieces[name]
 
     def _send(self) -> None:
-        while (job := self._queue.take(self._budget - self._held)) is not None:
+        while (job := self._queue.take(ahead=self._roomy())) is not None:
             self._sent(job)
+
+    def _roomy(self) -> bool:
+        return self._budget - self._held >= self._longest or self._held == 0
 
     def _sent(self, job: Job) -> None:
         self._tally.requests += 1
