@@ -32,7 +32,8 @@ class FarFile(CogFile):
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
         self._tiles, self._located, self._size = tiles, (signed, location), head.size
-        self._etag, self.version, self.name = head.etag, head.version, name_of(location)
+        self._etag, self._kept = head.etag, head.kept
+        self.version, self.name = head.version, name_of(location)
 
     @property
     def location(self) -> Location:
@@ -62,7 +63,9 @@ class FarFile(CogFile):
         except StoreError as error:
             if error.changed:  # to wait is of no use: it is to be opened anew
                 forget(self.location)
-                raise StoreError(str(error), kind="corrupt", changed=True) from None
+                anew = StoreError(str(error), kind="corrupt", changed=True)
+                anew.outdated = self._kept
+                raise anew from None
             raise
         return memoryview(data)
 

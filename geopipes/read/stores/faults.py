@@ -43,7 +43,10 @@ class StoreError(GeopipesError, OSError):
     retry_after : seconds that the store asks to wait; None where it does not say
     changed : whether the object is another one than that whose header was read
     busy : whether the store has too much to do, and may say for how long
+    outdated : whether the header of an object that changed had been kept on disk since an earlier program
     """
+
+    outdated = False
 
     def __init__(
         self, text: str, *, kind: Kind, retry_after: float | None = None, changed: bool = False, busy: bool = False
