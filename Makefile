@@ -30,7 +30,7 @@ types: $(VENV)/.all  ## Check types
 
 notebooks: $(VENV)/.all  ## Write the notebooks anew from examples/walkthroughs
 	for script in examples/walkthroughs/*.py; do \
-	  $(BIN)/jupytext --quiet --to ipynb --output notebooks/$$(basename $$script .py).ipynb $$script || exit 1; done
+	  $(BIN)/jupytext --quiet --update --to ipynb --output notebooks/$$(basename $$script .py).ipynb $$script || exit 1; done
 
 bench: $(VENV)/.all  ## Measure beside the peers and the floor; ARGS="--quick" for a small world
 	$(BIN)/python -m benchmarks $(ARGS)

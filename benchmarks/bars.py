@@ -15,7 +15,7 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     found = Found(results, missing, threads)
     parts: list[Callable[[Found], Iterator[Bar]]] = [
         _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
-        _choosing, _overhead, _training, _mapping, far, _labels,
+        _choosing, _overhead, _steps, _training, _mapping, far, _labels,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -164,6 +164,18 @@ def _overhead(found: Found) -> Iterator[Bar]:
         for name, (chain, asked) in chains.items():
             got = found.value("overhead", name)
             yield Bar("overhead", f"{chain}: CPU ms a chip of 8 bands beyond reading", got, asked, note)
+
+
+def _steps(found: Found) -> Iterator[Bar]:
+    if found.has("steps"):
+        if why := found.why("steps"):
+            yield Bar("steps", "ms a chip", None, "", why)
+            return
+        for name in (key for key in found.results["steps"][0] if f"{key}, plain" in found.results["steps"][0]):
+            note = ms(("plain numpy", found.value("steps", f"{name}, plain")))
+            yield Bar(
+                "steps", f"{name}: ms a chip of 6 dates, 8 bands, 256 x 256 px", found.value("steps", name), "", note
+            )
 
 
 def _choosing(found: Found) -> Iterator[Bar]:

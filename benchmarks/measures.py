@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing", "overhead", "training", "mapping", "far", "labels",
+    "scaling", "choosing", "overhead", "steps", "training", "mapping", "far", "labels",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -121,6 +121,8 @@ def measures(
         yield Measure(
             "overhead", "overhead:overhead", {"repeats": 3, "chips": 64} if quick else {"repeats": 8, "chips": 2048}
         )
+    if "steps" in rows:
+        yield Measure("steps", "steps:steps", {"repeats": 3 if quick else 15})
     if "choosing" in rows:
         yield from _choosing(fewer=1000 if quick else 1)
     if "training" in rows:

@@ -16,7 +16,6 @@ COVER = (
     "https://esa-worldcover.s3.eu-central-1.amazonaws.com/v200/2021/map/ESA_WorldCover_10m_2021_v200_N48E006_Map.tif"
 )
 BANDS = ["red", "green", "blue", "nir"]
-CLOUDS = [3, 8, 9, 10]  # in Sentinel-2's scene classification: shadow, clouds of medium and high probability, cirrus
 
 
 def chain() -> gp.Pipe[Any]:
@@ -29,15 +28,14 @@ def chain() -> gp.Pipe[Any]:
             datetime="2024-06/2024-07",
             query={"eo:cloud_cover": {"lt": 20}},
         )
-        .stack([*BANDS, "scl"], resolution=10, groupby="solar_day")
+        .stack([*BANDS, "scl"], resolution=10, groupby="solar_day", rescale="flag")  # of its items the flag is right
         .join(gp.rasters(COVER), name="cover")
         .chip(256)
         .shuffle(seed=0)
         .take(8)
         .read(threads=16)
-        .mask_values("scl", CLOUDS)
-        .scale(BANDS, factor=1e-4)  # reflectance: Earth Search has taken the offset of newer products away already
-        .normalized_difference("nir", "red", name="NDVI")
+        .mask_clouds("scl")
+        .spectral_index("NDVI")
         .tensor(image=[*BANDS, "NDVI"], label="cover", fill=0)
         .batch(4)
     )

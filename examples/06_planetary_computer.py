@@ -14,7 +14,6 @@ import geopipes as gp
 URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 BBOX = (8.4, 49.9, 9.0, 50.3)  # west, south, east, north: around Frankfurt
 BANDS = {"red": "B04", "green": "B03", "blue": "B02", "nir": "B08"}  # our names, and the assets' keys
-CLOUDS = [3, 8, 9, 10]  # in Sentinel-2's scene classification: shadow, clouds of medium and high probability, cirrus
 
 
 def chain() -> gp.Pipe[Any]:
@@ -31,15 +30,15 @@ def chain() -> gp.Pipe[Any]:
             query={"eo:cloud_cover": {"lt": 20}},
             modifier=planetary_computer.sign_inplace,
         )
-        .stack({**BANDS, "scl": "SCL"}, resolution=10, groupby="solar_day", nodata=0)  # the items state no nodata
+        # The items state no nodata, and no offset but by their processing baseline.
+        .stack({**BANDS, "scl": "SCL"}, resolution=10, groupby="solar_day", nodata=0, rescale=True)
         .join(cover, bands={"cover": "map"})
         .chip(256)
         .shuffle(seed=0)
         .take(8)
         .read(threads=16)
-        .mask_values("scl", CLOUDS)
-        .scale(list(BANDS), factor=1e-4, offset=-0.1)  # reflectance, in products since January 2022
-        .normalized_difference("nir", "red", name="NDVI")
+        .mask_clouds("scl")
+        .spectral_index("NDVI")
         .tensor(image=[*BANDS, "NDVI"], label="cover", fill=0)
         .batch(4)
     )

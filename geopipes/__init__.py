@@ -4,7 +4,7 @@
 
     search, items, rasters ──> stack ──> join ──> chip ──> split, shuffle ──> read ──> tensor ──> batch
           (items)                (lazy cubes)        (a plan: windows)        (chips)     (samples)
-                                      └── map, scale, mask_values, ...: anywhere from stack on ──┘
+                                      └── map, mask_clouds, scale, ...: anywhere from stack on ──┘
 
     tensor, batch ──> predict ──> stitch ──> write ──> items again
                                 (a map, in strips)   (COG, Zarr)
@@ -28,10 +28,11 @@ Nothing is searched until items are needed, and no pixel is read before ``read``
 
 from geopipes.errors import GeopipesError
 from geopipes.pipe import Pipe, Plan, audit, cubes, inputs, items, mix, rasters, search, seek, storage, vectors
+from geopipes.read.failures import Ledger
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "GeopipesError", "Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek",
+    "GeopipesError", "Ledger", "Pipe", "Plan", "audit", "cubes", "inputs", "items", "mix", "rasters", "search", "seek",
     "storage", "vectors",
 ]  # fmt: skip

@@ -15,6 +15,7 @@
     │   ├── ChipTooLarge      larger than the cube
     │   └── MarginTooSmall    a step needs more neighbours than the chip carries
     ├── MapError              a map that cannot be made or written as asked
+    ├── LedgerError           a ledger of failures that cannot be kept or read
     ├── LoaderError           worker processes that ended, or have no room
     ├── ForkError             a fork of a process that had used the network
     ├── ReadError             pixels that could not be read
@@ -26,6 +27,13 @@
 
 Each says what was found, what was needed and what to write instead.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geopipes.read.failures import Failure
 
 
 class GeopipesError(Exception):
@@ -81,7 +89,18 @@ class MarginTooSmall(ChipError):
 
 
 class ReadError(GeopipesError, OSError):
-    """Pixels that could not be read."""
+    """Pixels that could not be read.
+
+    Attributes
+    ----------
+    failure : what failed, and why, as the ledger has it; None where nobody told
+    """
+
+    failure: Failure | None = None
+
+
+class LedgerError(GeopipesError, ValueError):
+    """A ledger of failures that cannot be kept or read as asked."""
 
 
 class ForkError(GeopipesError, RuntimeError):

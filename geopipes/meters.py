@@ -53,6 +53,7 @@ WAITING = Row(Stage.PART, 6, "waiting for another thread")
 COPYING = Row(Stage.PART, 7, "copying pixels")
 RESAMPLING = Row(Stage.PART, 8, "resampling pixels")
 COMPUTING = Row(Stage.PART, 9, "steps on pixels")
+RETRYING = Row(Stage.PART, 10, "waiting to try again")
 PROCESSES = Row(Stage.STREAM, -2, "waiting for worker processes")
 CHIPS = Row(Stage.STREAM, -1, "waiting for chips")
 LOOP = Row(Stage.LOOP, 0, "your loop")
@@ -108,11 +109,13 @@ class Meter:
     Attributes
     ----------
     counts : of each line
+    skipped : elements that were left out, as they could not be read
     """
 
     def __init__(self, row_of: Callable[[object], Row], decoded: set[int]) -> None:
         self.row_of = row_of
         self.counts: defaultdict[Row, Counts] = defaultdict(Counts)
+        self.skipped = 0
         self._decoded = decoded
         self._inner = self._inner_cpu = 0.0  # seconds of the lines inside the one that goes on
 

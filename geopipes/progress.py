@@ -38,10 +38,10 @@ class Bar:
         self._live = self._out.isatty()
         self._pause = TERMINAL_PAUSE if self._live else FILE_PAUSE
         self._before = self._done = done
-        self._bytes = self._skipped = 0
+        self._bytes = self._skipped = self._retries = 0
         self._start = self._shown = monotonic()
 
-    def add(self, done: int = 1, *, size: int = 0, skipped: int | None = None) -> None:
+    def add(self, done: int = 1, *, size: int = 0, skipped: int | None = None, retries: int = 0) -> None:
         """Count what was done, and show it if the last picture is old enough.
 
         Parameters
@@ -49,10 +49,12 @@ class Bar:
         done : how many more; those skipped do not count
         size : their bytes
         skipped : how many were skipped so far, in all; None for as many as before
+        retries : how often reads were tried again so far, in all
         """
         self._done += done
         self._bytes += size
         self._skipped = self._skipped if skipped is None else skipped
+        self._retries = max(self._retries, retries)
         now = monotonic()
         if now - self._shown >= self._pause:
             self._shown = now
@@ -76,6 +78,8 @@ class Bar:
             words.append(f"{self._bytes / seconds / 1e6:,.0f} MB/s")
         if self._skipped:
             words.append(f"{self._skipped:,} skipped")
+        if self._retries:
+            words.append(f"{self._retries:,} retries")
         if not self._total:
             return f"{self._name} {come} {', '.join(words)}"
         if pace and come < self._total:

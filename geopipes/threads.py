@@ -7,9 +7,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import length_hint
-from threading import Condition, Lock, Thread, current_thread, get_ident
-from time import monotonic
+from threading import Condition, Event, Lock, Thread, current_thread, get_ident
+from time import monotonic, sleep
 from typing import Any, Generic, TypeVar, cast
 from weakref import finalize
 
@@ -80,6 +81,15 @@ def mapped(work: Callable[[V], R], values: Sequence[V], threads: int) -> list[R]
     return [made for _, made in in_order(lambda number: work(values[number]), range(len(values)), threads)]
 
 
+def pause(seconds: float) -> bool:
+    """Sleep; say whether it was for nothing, as nobody waits any more for what this thread works on."""
+    shift = _at_work.get()
+    if shift is None:
+        sleep(seconds)
+        return False
+    return shift.ended.wait(seconds)
+
+
 class _Anchor:
     """Goes with the frame that holds it."""
 
@@ -95,9 +105,11 @@ class _Shift(Generic[R]):
         self._allowed, self._wanted, self._failed = ahead, 0, sys.maxsize
         self._done: dict[int, tuple[int, R | None, BaseException | None]] = {}
         self._over = self._left = False  # nothing is left to begin; nobody takes any more
+        self.ended = Event()
 
     def run(self) -> None:
         """Work until there is nothing left to do."""
+        _at_work.set(self)
         while (task := self._begin()) is not None:
             self._finish(task[0], (task[1], *_outcome(self._work, task[1])))
 
@@ -114,6 +126,7 @@ class _Shift(Generic[R]):
 
     def end(self) -> None:
         """Let nothing more begin, and nobody wait for what has begun."""
+        self.ended.set()
         with self._may_begin:
             self._over = self._left = True
             self._may_begin.notify_all()
@@ -147,6 +160,10 @@ class _Shift(Generic[R]):
     def _tell(self) -> None:
         if self._ready():
             self._may_take.notify()
+
+
+_at_work: ContextVar[_Shift[Any] | None] = ContextVar("at_work", default=None)
+"""The shift that this thread belongs to."""
 
 
 def _outcome(work: Callable[[int], R], position: int) -> tuple[R | None, BaseException | None]:

@@ -118,7 +118,7 @@ def test_a_run_prints_a_table_and_writes_json(
     monkeypatch.setattr(run, "QUICK", TINY)
     monkeypatch.setattr(run, "measured", in_this_process)
     out = tmp_path / "out" / "results.json"
-    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead,mapping"
+    rows = "floors,same-grid,mixing,ranks,hand-over,scaling,choosing,overhead,steps,mapping"
     absent = tmp_path / "python"
     run.main(
         [
@@ -144,6 +144,7 @@ def test_a_run_prints_a_table_and_writes_json(
     assert got["same-grid", "shuffled: times faster than TorchGeo, 2 workers"] is None
     assert got["mixing", "batch-mean variance / that of a permutation"] is not None or len(got) > 10
     assert got["overhead", "map, then tensor: CPU ms a chip of 8 bands beyond reading"] is not None
+    assert got["steps", "mask_clouds: ms a chip of 6 dates, 8 bands, 256 x 256 px"] > 0
     assert got["hand-over", "uint16: times faster than DataLoader's worker, spawn"] > 0
     assert {what for row, what in got if row == "mapping" and got[row, what]} == {
         "stitched / model and reader alone", "written / model and reader alone",

@@ -311,9 +311,9 @@ OVER = {"a": ("2024-05-01", "2024-05-07"), "b": ("2024-05-07", "2024-05-09")}
         (lambda d: composite(several(d), "7D", "median"), "let it stand on each before gp.inputs"),
         (lambda d: composite(d.assign_coords(time=[*d.time.values[:3], np.datetime64("NaT")]), "7D", "median"),
          "1 time steps have no date"),
-        (lambda d: composite(d.assign(b=d["b"].astype("uint8")), "7D", "median"),
-         r"'b' is uint8, and seems to hold classes, of which there is no median: write {'b': 'mode', '\*': 'median'}"),
-        (lambda d: composite(d.rename(b="qa_pixel"), "7D", "mean"), "'qa_pixel' is a quality band"),
+        (lambda d: composite(d.rename(b="SCL"), "7D", "median"),
+         r"'SCL' holds classes or flags, of which there is no median: write {'SCL': 'mode', '\*': 'median'}"),
+        (lambda d: composite(d.rename(b="qa_pixel"), "7D", "mean"), "'qa_pixel' holds classes or flags"),
         (lambda d: fill_gaps(d.rename(b="scl"), "linear"), r"write {'scl': 'nearest', '\*': 'linear'}"),
         (lambda d: fill_gaps(d, "cubic"), "use one of nearest, forward, linear"),
         (lambda d: fill_gaps(d, "linear", max_gap="-3D"), "a length of time above 0"),
@@ -338,5 +338,61 @@ def test_chips_of_some_dates_are_refused(series: Synthetic) -> None:
 
 
 def test_a_named_band_is_taken_at_its_word() -> None:
-    eight = EXAMPLE.assign(b=EXAMPLE["b"].astype("uint8"))
-    assert composite(eight, "7D", {"b": "median"})["b"].dtype == np.float32
+    scl = EXAMPLE.rename(b="scl")
+    assert composite(scl, "7D", {"scl": "median"})["scl"].dtype == np.float32
+
+
+@pytest.mark.real
+def test_nineteen_dates_become_a_monthly_series_without_a_catalogue(real_data: Any) -> None:
+    """Landsat scenes of 2018, each on a grid of its own: dates and bands are in the names of the files."""
+    found = gp.rasters(
+        str(real_data / "landsat8_newyork_2018" / "*" / "*_B[45].TIF"),
+        pattern=r"_\d{6}_(?P<date>\d{8})_(?P<band>B\d)\.TIF",
+    )
+    assert len({item.datetime for item in found}) == len(found) - 2  # two days have two scenes
+    cubes = found.stack(
+        {"red": "B4", "nir": "B5"}, resolution=3000, crs="EPSG:32618", groupby="solar_day", resampling="bilinear",
+        dtype="float32", nodata=0,
+    )  # fmt: skip
+    monthly = cubes.normalized_difference("nir", "red", name="NDVI").composite("month", "median")
+    whole = next(iter(monthly)).load()
+    days = next(iter(cubes))
+    seen = {str(day)[:7] for day in days["time"].values}
+    months = whole["time"].values.astype("M8[M]").astype(str)
+    assert months.tolist() == [f"2018-{month:02}" for month in range(1, 13)]
+    valid = whole["valid"].any(("y", "x")).values
+    assert {month for month, there in zip(months, valid, strict=True) if there} == seen
+    assert seen < {*months}  # no scene in February
+    assert np.isnan(whole["NDVI"].values[~valid]).all()
+    masked = days.load()
+    for month in seen:
+        these = masked["red"].where(masked["valid"]).sel(time=month).median("time").values
+        np.testing.assert_array_equal(whole["red"].sel(time=f"{month}-01").values, these)
+    ndvi = cubes.normalized_difference("nir", "red", name="NDVI")
+    halves = {"winter": ("2018-01", "2018-03"), "summer": ("2018-05", "2018-09")}
+    winter, summer = next(iter(ndvi.composite(halves, "max", by="NDVI")))["NDVI"].values  # clouds have a low one
+    assert np.nanmedian(summer - winter) > 0.1
+    filled = next(iter(cubes.interpolate("month", "linear", max_gap="70D"))).load()
+    assert filled["valid"].sel(time="2018-02-01").any()
+    for chip in monthly.chip(16, edge="pad", coverage="any").read():
+        part = whole.reindex(y=chip["y"].values, x=chip["x"].values, fill_value={"valid": False})
+        inside = part["valid"].values
+        np.testing.assert_array_equal(chip["red"].values[inside], part["red"].values[inside])
+
+
+@pytest.mark.real
+def test_clouds_leave_the_composite(real_data: Any) -> None:
+    """Sentinel-2 of 13 August 2023, clear, and of 18 August, cloudy: a mean of both is that of what was seen."""
+    documents = sorted((real_data / "sentinel2_33T").glob("S2*_33TWL_*.json"))
+    stack = gp.items([str(path) for path in documents]).stack(["red", "scl"], groupby="solar_day")
+    seen = next(iter(stack)).load()
+    assert seen["time"].values.astype("M8[D]").astype(str).tolist() == ["2023-08-13", "2023-08-18"]
+    cloudy = np.isin(seen["scl"].values, [3, 8, 9, 10])
+    assert cloudy[1].mean() > cloudy[0].mean() + 0.1
+    both, clear = (next(iter(pipe.composite("all", {"red": "mean", "*": "last"}))).load()
+                   for pipe in (stack, stack.mask_clouds("scl", keep=True)))  # fmt: skip
+    only = cloudy[1] & ~cloudy[0] & seen["valid"].values.all(axis=0)
+    np.testing.assert_array_equal(clear["red"].values[0][only], seen["red"].values[0][only])
+    assert np.mean(both["red"].values[0][only]) > np.mean(clear["red"].values[0][only]) + 500
+    nothing = cloudy.all(axis=0)
+    assert not clear["valid"].values[0][nothing].any()

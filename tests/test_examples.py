@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pystac_client
 import pytest
 import torch
@@ -137,6 +138,35 @@ def test_buildings_are_learned_mapped_and_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "buildings.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_augmented_chips_are_the_same_when_read_again(tmp_path: Path) -> None:
+    text = run(ROOT / "examples" / "08_augmentation.py", "--size", 192, "--out", tmp_path)
+    assert "the same when read again: True" in text
+    assert (tmp_path / "augmentation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_series_its_masks_and_the_label_are_transformed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    augmented = example("08_augmentation").augmented
+    label = torch.zeros(48, 48, dtype=torch.uint8)
+    label[8:30, 10:20] = 1
+    label[30:40, 5:15] = 255
+    image = (label == 1).float().expand(3, 2, -1, -1) * 0.5
+    sample = {"image": image.clone(), "image_valid": (label != 255).expand(3, -1, -1), "label": label}
+    states = []
+    for seed in range(8):
+        found = augmented(sample, np.random.default_rng(seed))
+        states.append(found["image"])
+        assert all(torch.equal(found["image"][0], date) for date in found["image"])
+        assert all(torch.equal(found["image_valid"][0], date) for date in found["image_valid"])
+        there = found["image_valid"][0]
+        assert torch.equal(there, found["label"] != 255)
+        bright = found["image"][0, 0] > 0.25  # by bilinear weights: edges aside the label's ones
+        assert ((bright == (found["label"] == 1)) | ~there).float().mean() > 0.97
+        again = augmented(sample, np.random.default_rng(seed))
+        assert all(torch.equal(found[name], again[name]) for name in sample)
+    assert len({image.numpy().tobytes() for image in states}) == 8
+
+
 def test_the_encoder_takes_weights_by_torchvision_s_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
     network = example("resnet_unet")
@@ -185,7 +215,7 @@ def test_the_chains_against_real_catalogues_build_without_a_network(name: str) -
     calls = names_of_calls(example(name).chain())
     assert calls == [
         "search", "stack", "join", "chip", "shuffle", "take", "read",
-        "mask_values", "scale", "normalized_difference", "tensor", "batch",
+        "mask_clouds", "spectral_index", "tensor", "batch",
     ]  # fmt: skip
 
 
@@ -204,9 +234,9 @@ def test_the_readme_s_chains_build_without_a_network() -> None:
         # What a loop asks for needs the internet; all that stands before it does not.
         built = [line for line in ast.parse(block).body if not isinstance(line, ast.For)]
         exec(compile(ast.Module(built, []), "README.md", "exec"), namespace)
-    wanted = ["search", "stack", "join", "chip", "shuffle", "read", "mask_values", "scale", "tensor", "batch"]
+    wanted = ["search", "stack", "join", "chip", "shuffle", "read", "mask_clouds", "spectral_index", "tensor", "batch"]
     assert names_of_calls(namespace["batches"]) == wanted
-    assert names_of_calls(namespace["cubes"]) == ["search", "stack", "scale"]
+    assert names_of_calls(namespace["cubes"]) == ["search", "stack"]
 
 
 def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 
 from geopipes.errors import EmptySearch, NotGeoreferenced, ReadError, SourceError, UnknownBand
-from geopipes.read.headers import Band, file_header, signed_href, sources
+from geopipes.read.failures import signed_href
+from geopipes.read.headers import Band, file_header, sources
 from geopipes.read.stated import stated_bands, stated_geobox, stated_header
 
 GRID: dict[str, Any] = {

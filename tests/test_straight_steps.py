@@ -56,10 +56,21 @@ def calls(names: tuple[str, ...]) -> st.SearchStrategy[Call]:
     chosen = st.none() | st.lists(st.sampled_from([*{*names} - {"scl"}]), min_size=1, max_size=2)
     return st.one_of(
         st.tuples(
-            st.just("scale"), st.tuples(some), st.fixed_dictionaries({"factor": numbers}, optional={"offset": numbers})
+            st.just("scale"),
+            st.tuples(some),
+            st.fixed_dictionaries({"factor": numbers}, optional={"offset": numbers, "again": st.just(True)}),
         ),
         st.tuples(st.just("normalized_difference"), st.tuples(name, name), st.fixed_dictionaries({"name": made})),
         st.tuples(st.just("mask_values"), st.tuples(name, values), st.just({})),
+        st.tuples(
+            st.just("mask_clouds"), st.just(("scl",)), st.fixed_dictionaries({}, optional={"keep": st.booleans()})
+        ),
+        st.tuples(st.just("to_decibel"), st.tuples(some), st.just({})),
+        st.tuples(
+            st.just("spectral_index"),
+            st.sampled_from([("NDVI",), (["NDVI", "SAVI"],), ("kNDVI",)]),
+            st.fixed_dictionaries({}, optional={"bands": st.fixed_dictionaries({"R": name})}),
+        ),
         st.tuples(st.just("normalize"), st.just(()), st.fixed_dictionaries({"how": how, "variables": chosen})),
     )
 

@@ -24,7 +24,7 @@ from shapely.geometry import mapping, shape
 
 from geopipes.catalogs.scenes import Scenes, unique
 from geopipes.errors import CatalogError, EmptySearch
-from geopipes.read.headers import OPENED_AT_ONCE, file_header, signed_href
+from geopipes.read.headers import OPENED_AT_ONCE, Asset, file_header
 from geopipes.threads import mapped
 
 if TYPE_CHECKING:
@@ -202,8 +202,7 @@ def _utc(given: Dated) -> dt.datetime | None:
 
 
 def _header(file: _File, collection: str | None, modifier: Modifier | None) -> Header:
-    signed = signed_href(file.href, item=file.item, collection=collection, asset=_key(file), modifier=modifier)
-    return file_header(signed, name=file.href)
+    return file_header(Asset(file.href, file.item, collection, _key(file), modifier))
 
 
 def _key(file: _File) -> str:

@@ -16,9 +16,11 @@ import xarray as xr
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template, templates
 from geopipes.datacubes.stackcube import StackCube
+from geopipes.errors import ReadError
 from geopipes.meters import WAITING, timed
 from geopipes.read import ahead, kept
 from geopipes.read.draws import current
+from geopipes.read.failures import DEFAULT, Asking, Ledger, Policy, Told, asking, nobody
 from geopipes.read.tiles import Uses, shared
 from geopipes.steps import Step, dataset_wanted
 
@@ -82,6 +84,8 @@ class Reading:
     threads : that read
     cache : bytes of decoded tiles that are kept
     needed : pixels around each chip that steps after read need
+    policy : what is to be done about reads that fail
+    ledger : where these stand; None for nowhere
     requests : in flight at a time, for bytes in stores
     disk : the folder in which bytes of stores are kept; None for none
     disk_budget : bytes of disk for them
@@ -91,6 +95,8 @@ class Reading:
     threads: int
     cache: int
     needed: int = 0
+    policy: Policy = DEFAULT
+    ledger: Ledger | None = None
     requests: int = ahead.REQUESTS
     disk: str | None = None
     disk_budget: int = 0
@@ -119,20 +125,23 @@ class Reading:
         return self.windows.steps
 
     @contextmanager
-    def loading(self, positions: Sequence[int], loads: Loads | None = None) -> Iterator[Loading]:
-        """Begin to read chips; what is given reads one, on any thread.
+    def loading(self, positions: Sequence[int], loads: Loads | None = None, tell: Told = nobody) -> Iterator[Loading]:
+        """Begin to read chips; what is given reads one, on any thread, or raises `Skipped`.
 
         Parameters
         ----------
         positions : the chips, in the order in which they will be asked for: so the cache knows what comes next
         loads : reads the chip at a position, without its margin; by default it is read to a Dataset, with it
+        tell : is told of each read that failed
         """
+        asked = Asking(self.policy, tell, lost={})
         margin = self.windows.margin if loads is None else 0
         loads = loads or load
         with kept.keeping(self.disk, self.disk_budget) as disk, shared(self.cache).expecting() as uses:
-            fetched = ahead.Fetching(requests=self.requests, budget=self.cache // AHEAD, disk=disk)
+            fetched = ahead.Fetching(requests=self.requests, budget=self.cache // AHEAD, disk=disk, asked=asked)
             with closing(fetched):
-                yield Loading(partial(loads, self.windows), Outlook(self.windows, positions, uses, fetched, margin))
+                outlook = Outlook(self.windows, positions, uses, fetched, margin)
+                yield Loading(partial(loads, self.windows), outlook, asked, self.windows)
 
 
 @dataclass(frozen=True)
@@ -143,15 +152,32 @@ class Loading:
     ----------
     loads : does
     outlook : is told of it before and after
+    asked : what is to be done about reads that fail
+    windows : the plan
     """
 
     loads: Callable[[int], Any]
     outlook: Outlook
+    asked: Asking
+    windows: Windows
 
     def __call__(self, position: int) -> Any:
-        """Read a chip."""
-        with self.outlook.reading(position):
-            return self.loads(position)
+        """Read a chip.
+
+        Raises
+        ------
+        Skipped
+            it could not be read, and is to be left out
+        """
+        chip = self.asked.of(self.windows.values("id", position), position)
+        token = asking.set(chip)
+        try:
+            with self.outlook.reading(position):
+                return self.loads(position)
+        except ReadError as error:
+            chip.ended(error)
+        finally:
+            asking.reset(token)
 
     def leave(self) -> None:
         """Wake threads that wait for bytes: nobody will take what they read."""
@@ -177,7 +203,8 @@ class Outlook:
         self._next: deque[int] = deque()  # of which files are being opened
         self._told: dict[int, int] = {}  # tile uses of each chip that is not read yet
         self._begun: deque[int] = deque()  # of which reading has begun, though they may still be among those
-        self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of each chip that are expected
+        self._afar: dict[int, list[Any]] = {}  # tiles of each chip, where some of them lie in stores
+        self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of these that are expected
         self._ahead = 0
 
     @contextmanager
@@ -186,8 +213,8 @@ class Outlook:
         tokens = current.set(self._uses), ahead.current.set(self.fetched)
         try:
             self._before(position)
-            if wanted := self._stored.get(position):
-                self.fetched.hurry(wanted)
+            if keys := self._afar.pop(position, None):
+                self.fetched.hurry(ahead.stored(keys, shared()))
             yield
         finally:
             self.fetched.used(self._stored.pop(position, ()))
@@ -225,7 +252,9 @@ class Outlook:
             return False
         position = self._next.popleft()
         self._uses.add(keys)
-        if wanted := ahead.stored(keys, shared()):
+        if any(planes.afar for planes, *_ in keys):
+            wanted = ahead.stored(keys, shared())
+            self._afar[position] = keys
             self._stored.setdefault(position, []).extend(wanted)
             self.fetched.expect(wanted)
         self._told[position] = len(keys)
@@ -241,6 +270,8 @@ class Outlook:
     def _keys(self, position: int, *, patient: bool) -> list[Any]:
         """Name the tiles of a chip."""
         cube, window = self._windows.window(position)
+        # What fails ahead of a chip for a passing reason is tried again when the chip is read.
+        once = asking.set(replace(asking.get(), policy=replace(asking.get().policy, retries=0), tell=nobody))
         token = ahead.patient.set(patient)
         try:
             return cube.keys(window.grown(self._margin))
@@ -250,6 +281,7 @@ class Outlook:
             return []
         finally:
             ahead.patient.reset(token)
+            asking.reset(once)
 
 
 class Once:

@@ -60,15 +60,15 @@ def table(windows: Windows, *, items: bool = False, coverage: bool = False, crs:
     return geopandas.GeoDataFrame(_frame(windows, costly), geometry=outlines(windows, crs), crs=crs)
 
 
-def query(windows: Windows, condition: str | npt.ArrayLike | pd.Series[Any] | pd.DataFrame) -> Windows:
+def query(windows: Windows, condition: str | npt.ArrayLike | pd.Series[Any] | pd.DataFrame | pd.Index[Any]) -> Windows:
     """Keep the chips for which a condition holds, in their order.
 
     Parameters
     ----------
     windows : (n,) a plan
     condition : a pandas expression over the columns of `table`, ``"share_3 > 0.1 and start < '2024-07'"``; (n,) bool
-        in the order of the plan; a boolean Series by id; or a DataFrame, by its column ``id`` or else its index, whose
-        rows are the chips that stay and whose columns are added
+        in the order of the plan; a boolean Series by id; a DataFrame, by its column ``id`` or else its index, whose
+        rows are the chips that stay and whose columns are added; or an Index of the ids that stay, ``ledger.failed``
 
     Returns
     -------
@@ -83,6 +83,8 @@ def query(windows: Windows, condition: str | npt.ArrayLike | pd.Series[Any] | pd
     if isinstance(condition, pd.DataFrame):
         rows = _by_id(condition)
         mask = _places(windows, rows.index, what) >= 0
+    elif isinstance(condition, pd.Index):
+        mask = np.isin(windows.ids, condition.to_numpy())
     elif isinstance(condition, str):
         mask = _evaluated(windows, condition, what)
     elif isinstance(condition, pd.Series):

@@ -11,13 +11,10 @@ import xarray as xr
 
 from geopipes.composites.periods import Dates
 from geopipes.errors import StepError, UnknownBand
-from geopipes.kinds import STALE
+from geopipes.kinds import STALE, is_categorical
 
 Array = npt.NDArray[Any]
 Methods = str | Mapping[str, str]
-
-QUALITY = ("bqa", "fmask", "qa_aerosol", "qa_pixel", "qa_radsat", "scl")
-"""Names, in lower case, of bands that are known to hold classes or bits, whatever their dtype."""
 
 
 def methods(
@@ -48,24 +45,15 @@ def methods(
     if lacking := [name for name in names if name not in named and "*" not in named]:
         raise StepError(f"{call}: no method for {lacking}; write {{..., '*': {known[0]!r}}} for the rest")
     for name in names:
-        method = named.get(name, named.get("*", ""))
-        if method in blends and name not in named and (why := _classes(dataset[name])):
+        method, variable = named.get(name, named.get("*", "")), dataset.variables[name]
+        if method in blends and name not in named and is_categorical(name, variable.dtype, variable.attrs):
             whole = next(one for one in ("mode", "nearest") if one in known)
             raise StepError(
-                f"{call}: {name!r} {why}, and seems to hold classes, of which there is no {method}: write "
+                f"{call}: {name!r} holds classes or flags, of which there is no {method}: write "
                 f"{{{name!r}: {whole!r}, '*': {method!r}}}, drop it before, or name it, {{{name!r}: {method!r}, ...}}, "
                 "where it holds amounts"
             )
     return {name: named.get(name, named.get("*", "")) for name in names}
-
-
-def _classes(variable: xr.DataArray) -> str | None:
-    """Say by what a variable seems to hold classes; None where it does not."""
-    if variable.dtype.kind == "b" or (variable.dtype.kind in "iu" and variable.dtype.itemsize == 1):
-        return f"is {variable.dtype}"
-    if variable.dtype.kind in "iu" and str(variable.name).lower() in QUALITY:
-        return "is a quality band"
-    return "has flags" if {"flag_values", "flag_masks"} & variable.attrs.keys() else None
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from geopipes.datacubes.cube import Cube, Window
 from geopipes.errors import GridMismatch, SourceError
+from geopipes.read.failures import asking
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,6 +64,7 @@ class JoinedCube(Cube):
             return
         for name, variable in self.own(self.other.dataset).data_vars.items():
             if variable.dtype.kind != "f" and "nodata" not in variable.attrs:
+                asking.get().check_masked(f"join: {name!r} states no nodata")
                 raise SourceError(
                     f"join: {name!r} states no nodata and does not cover rows {window.rows.start}.."
                     f"{window.rows.stop}, columns {window.cols.start}..{window.cols.stop} of the grid: "

@@ -19,7 +19,7 @@ from geopipes.errors import CatalogError, SourceError, UnknownBand
 from geopipes.labels.features import check_shapes
 from geopipes.labels.rowgroups import footer, row_groups, stated_crs
 from geopipes.labels.sources import IndexedFile, Loaded, Several, Vectors
-from geopipes.read.headers import signed_href
+from geopipes.read.failures import signed_href
 
 if TYPE_CHECKING:
     import pystac

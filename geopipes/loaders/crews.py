@@ -24,6 +24,7 @@ from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, 
 from geopipes.loaders.profiles import Add
 from geopipes.loaders.shares import Share
 from geopipes.loaders.workers import work
+from geopipes.read.failures import Told
 from geopipes.threads import waiting
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Crew:
         self._leaving: deque[int] = deque()
         self._parts: dict[tuple[int, int], _Parts] = {}
         self._adds: dict[int, Add] = {}
+        self._tells: dict[int, Told] = {}
         self._layout: Layout | None = None
         self._slots: Slots | None = None
         self._workers: list[_Worker] = []
@@ -100,13 +102,15 @@ class Crew:
             for worker in self._workers:  # all begin side by side
                 worker.send(plan)
 
-    def begin(self, epoch: int, group: int, add: Add | None = None) -> int:
-        """Begin a run of an epoch at a batch; give its number. What workers count is added, where one asks."""
+    def begin(self, epoch: int, group: int, add: Add | None = None, tell: Told | None = None) -> int:
+        """Begin a run of an epoch at a batch; give its number. Who asks gets what workers count, and what failed."""
         with self._held():
             run = next(self._runs)
             self._begun.add(run)
             if add is not None:
                 self._adds[run] = add
+            if tell is not None:
+                self._tells[run] = tell
             self._tell(Begin(run, epoch, group, add is not None))
             return run
 
@@ -205,6 +209,7 @@ class Crew:
             self._begun.remove(run)
             self._tell(Leave(run))
             self._adds.pop(run, None)
+            self._tells.pop(run, None)
             for key, parts in [*self._parts.items()]:
                 if key[0] == run:
                     parts.left = True
@@ -230,6 +235,9 @@ class Crew:
         key = report.run, report.group
         if report.counts and (add := self._adds.get(report.run)) is not None:
             add(report.counts)
+        if report.unread and (tell := self._tells.get(report.run)) is not None:
+            for unread in report.unread:
+                tell(unread)
         parts = self._parts[key]
         parts.waiting -= 1
         parts.rows |= report.rows
@@ -285,9 +293,22 @@ def _worker(share: Share) -> _Worker:
     orders, taken = context.Pipe()  # two ways, so a socket: descriptors go over it
     reports, given = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(share, taken, given), name=f"geopipes-{share.process}", daemon=True)
-    with taken, given:  # this side of them: so the other one sees when this process is no more
+    with taken, given, _without_interrupts():  # this side of the pipes: so the other one sees when this one is no more
         process.start()
     return _Worker(share.process, process, orders, reports)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let what is started here never see Ctrl-C, which goes to all processes of a terminal: the parent ends it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ended(worker: _Worker) -> LoaderError:

@@ -16,7 +16,7 @@ from geopipes.loaders.ops import Batch, Op, planned
 from geopipes.loaders.passes import Pass
 from geopipes.loaders.processes import Processes
 from geopipes.loaders.reports import Report, profiling
-from geopipes.loaders.runs import Run, ordered
+from geopipes.loaders.runs import Run, ordered, tally_of
 from geopipes.loaders.shares import Share
 
 if TYPE_CHECKING:
@@ -120,9 +120,10 @@ class Loader:
     def _run(self, share: Share, epoch: int, start: int) -> Run:
         pad = self._padded_to(share)
         add = None if self._report is None else self._report.merge
-        feed = self._workers(share, pad).feed(epoch, add) if self._options.processes else None
         source = ordered(self._source, epoch, pad=pad)
-        return Run(source, self._ops, share=share, start=start, feed=feed, report=self._report)
+        tally = tally_of(source, share, states.block(self._ops))
+        feed = self._workers(share, pad).feed(epoch, add, tally) if self._options.processes else None
+        return Run(source, self._ops, share=share, start=start, feed=feed, report=self._report, tally=tally)
 
     def _workers(self, share: Share, pad: int) -> Processes:
         """Give the processes that load, begun at the first loop and kept for those that follow."""
@@ -188,6 +189,8 @@ class Loader:
         StateError
             if no position tells what comes next: take(n) after read()
         """
+        if (ledger := getattr(self._source, "ledger", None)) is not None:
+            ledger.flush()
         return states.state(self._fingerprint, *self._at, self._length)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

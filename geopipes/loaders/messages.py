@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from geopipes.errors import StepError
 from geopipes.loaders.ops import Each
 from geopipes.meters import Counts, Row
+from geopipes.read.failures import Failure as Unread
 from geopipes.read.stores.options import Options
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Report:
     failures : by row
     kept : whether a step holds what it saw of the slot
     counts : where the time went since the last report, of a run that is watched
+    unread : reads that failed since the last report
     """
 
     run: int
@@ -91,6 +93,7 @@ class Report:
     failures: dict[int, Failure] = field(default_factory=dict)
     kept: bool = False
     counts: Mapping[Row, Counts] = field(default_factory=dict)
+    unread: Sequence[Unread] = ()
 
 
 class Failure(NamedTuple):

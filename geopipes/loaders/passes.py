@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
@@ -40,7 +41,8 @@ class Pass(Iterator[Any]):
         self._batches: Any = placed if ahead is None else ahead
         if loader._report is not None:
             self._batches = loader._report.watched(self._batches, ready=(lambda: 0) if ahead is None else ahead.ready)
-        self._bar = _Counting(loader, run.position, epoch) if options.progress else None
+        self._tally = run.tally
+        self._bar = _Counting(loader, run, epoch) if options.progress else None
 
     def __next__(self) -> Any:
         """Give the next batch, and let the loader know."""
@@ -49,14 +51,26 @@ class Pass(Iterator[Any]):
         except BaseException as error:
             if isinstance(error, StopIteration):
                 self._tell((self._epoch + 1, 0), begun=False)
+                self._settle(sys.maxsize)
+            self._flush()
             if self._bar is not None:
                 self._bar.close()
             raise
         self._tell((self._epoch, position), begun=True)
+        self._settle(position)
         batch = batch.get() if self._loader._options.device is not None else batch
         if self._bar is not None:
             self._bar.count(position, batch)
         return batch
+
+    def _settle(self, position: int) -> None:
+        """Count what was delivered."""
+        if self._tally is not None:
+            self._tally.settle(position)
+
+    def _flush(self) -> None:
+        if self._tally is not None:
+            self._tally.flush()
 
     def _tell(self, at: tuple[int, int], *, begun: bool) -> None:
         """Say how far this loop is, unless a later one has begun or the loader was put elsewhere."""
@@ -71,6 +85,7 @@ class Pass(Iterator[Any]):
     def close(self) -> None:
         """End the loop."""
         self._batches.close()
+        self._flush()
         if self._bar is not None:
             self._bar.close()
 
@@ -78,8 +93,8 @@ class Pass(Iterator[Any]):
 class _Counting:
     """The bar of an epoch: chips of this rank, and those that were skipped."""
 
-    def __init__(self, loader: Loader, start: int, epoch: int) -> None:
-        ranks = loader._options.share().ranks
+    def __init__(self, loader: Loader, run: Run, epoch: int) -> None:
+        ranks, start, self._tally = loader._options.share().ranks, run.position, run.tally
         self._start, self._stop, self._ranks, self._come = start, loader._length, ranks, 0
         self._bar = Bar(self._stop // ranks, f"epoch {epoch}", done=start // ranks, unit="chips")
         self.close = finalize(self, self._bar.close)  # once, of a loop that is dropped too
@@ -89,7 +104,9 @@ class _Counting:
         chips, size = weight(batch)
         self._come += chips
         passed = (min(position, self._stop) - self._start) // self._ranks
-        self._bar.add(chips, size=size, skipped=passed - self._come)
+        self._bar.add(
+            chips, size=size, skipped=passed - self._come, retries=self._tally.counts.retries if self._tally else 0
+        )
 
 
 class _Placed(Iterator[tuple[int, Any]]):

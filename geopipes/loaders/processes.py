@@ -31,6 +31,7 @@ from geopipes.loaders.ops import Batch, Each, Element, Op
 from geopipes.loaders.profiles import Add
 from geopipes.loaders.runs import Feed
 from geopipes.loaders.shares import Share
+from geopipes.loaders.tallies import Tally
 from geopipes.read.stores import told
 
 
@@ -77,25 +78,26 @@ class Processes:
         self._crew: Crew | None = None
         self._end: finalize[Any, Any] | None = None
 
-    def feed(self, epoch: int, add: Add | None = None) -> Feed:
+    def feed(self, epoch: int, add: Add | None = None, tally: Tally | None = None) -> Feed:
         """Give what gives the batches of an epoch from a position on; to close that cancels what is in the making.
 
         Parameters
         ----------
         epoch : whose batches they are
         add : takes what the workers count of where their time goes; None where nobody asks
+        tally : is told of reads that failed, and of holes; None for none
         """
-        return partial(self._batches, epoch, add)
+        return partial(self._batches, epoch, add, tally)
 
     def close(self) -> None:
         """End the workers, and with them all runs."""
         if self._end is not None:
             self._end()
 
-    def _batches(self, epoch: int, add: Add | None, start: int) -> Iterator[Element]:
+    def _batches(self, epoch: int, add: Add | None, tally: Tally | None, start: int) -> Iterator[Element]:
         crew, batch, ahead = self._started(), self._batch, self._ahead
         ordered = start // batch.n
-        run = crew.begin(epoch, ordered, add)
+        run = crew.begin(epoch, ordered, add, None if tally is None else tally.tell)
         try:
             for group in count(ordered):
                 ordered = crew.order(run, ordered, group + (max(ahead, 1) if crew.shown else 1))
@@ -103,6 +105,8 @@ class Processes:
                 ordered = crew.order(run, ordered, group + 1 + ahead)
                 if not members:
                     return
+                if tally is not None:
+                    tally.members(group, members)
                 if not (batch.drop_last and len(members) < self._rows):
                     made = [batch.batch(group, members, self._ranks)]
                     members.clear()
@@ -125,7 +129,8 @@ def _part(source: Any, processes: int) -> Any:
     if not isinstance(source, Reading):
         return source
     threads, requests = max(1, source.threads // processes), max(1, source.requests // processes)
-    return replace(source, threads=threads, cache=source.cache // processes, requests=requests)
+    # They report what fails to this process, which has the ledger.
+    return replace(source, threads=threads, cache=source.cache // processes, requests=requests, ledger=None)
 
 
 def _pickled(plan: Plan) -> bytes:

@@ -9,7 +9,7 @@ from threading import Lock
 from time import perf_counter, thread_time
 from typing import Any
 
-from geopipes.loaders.ops import HOLE, Each, Element, Op
+from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take
 from geopipes.meters import CHIPS, LOOP, PROCESSES, Counts, Meter, Row, Stage, metering, timed
 
 Add = Callable[[Mapping[Row, Counts]], None]
@@ -60,6 +60,7 @@ class Profile:
                 with self._metering() as meter, meter.timing(row, calls=0) as counts:
                     element = work(position)
                     counts.calls += 1
+                    counts.refused += meter.skipped
                     return element
             finally:
                 with self._lock:
@@ -67,7 +68,15 @@ class Profile:
 
         return one
 
-    def streamed(self, base: Iterator[Element], done: int, ranks: int, *, here: bool) -> Iterator[Element]:
+    def streamed(
+        self,
+        base: Iterator[Element],
+        done: int,
+        ranks: int,
+        *,
+        here: bool,
+        watched: Callable[[Iterator[Element]], Iterator[Element]] | None = None,
+    ) -> Iterator[Element]:
         """Give the stream of what comes out at the end, as `geopipes.loaders.runs.streamed` does.
 
         Parameters
@@ -76,10 +85,13 @@ class Profile:
         done : how many steps these were
         ranks : see there
         here : whether this process makes the elements, and not others
+        watched : looks at the elements where they are put together first
         """
         source = Row(Stage.STREAM, 0, _given_by(self._source)) if here else PROCESSES
         stream = self._awaited(base) if here and self._reads else _timed(base, source)
         for op, row in zip(self._ops[done:], self._rows[done:], strict=True):
+            if watched is not None and isinstance(op, Batch | Take):
+                stream, watched = watched(stream), None
             stream = op.stream(stream, ranks)
             stream = stream if isinstance(op, Each) else _timed(stream, row)
         while True:

@@ -17,6 +17,9 @@ from geopipes.errors import StateError, StepError
 from geopipes.loaders import states
 from geopipes.loaders.ops import HOLE, Batch, Each, Element, Op, Take
 from geopipes.loaders.shares import Share, torch_worker
+from geopipes.loaders.tallies import Tally
+from geopipes.meters import metering
+from geopipes.read.failures import Skipped, Told
 from geopipes.threads import in_order
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 Work = Callable[[int, Any], Any]
 """Takes the element at a position through a step."""
+
+Watch = Callable[[Iterator[Element]], Iterator[Element]]
+"""Gives elements on, and looks at them."""
 
 Feed = Callable[[int], Iterator[Element]]
 """Gives (group, batch) from the position of a batch's first element on, in order; can be closed."""
@@ -38,8 +44,13 @@ class Reading(Protocol):
 
     def __len__(self) -> int: ...
 
-    def loading(self, positions: Sequence[int], loads: Any = None) -> AbstractContextManager[Callable[[int], Any]]:
-        """Begin to read these elements in this order; what is given reads the one at a position."""
+    def loading(
+        self, positions: Sequence[int], loads: Any = None, *tell: Told
+    ) -> AbstractContextManager[Callable[[int], Any]]:
+        """Begin to read these elements in this order; what is given reads the one at a position.
+
+        Of a source with ``windows``, ``tell`` is told of reads that fail.
+        """
 
 
 class Run(Iterator[Any]):
@@ -56,10 +67,12 @@ class Run(Iterator[Any]):
     start : the position to begin at, that of a batch's first element
     feed : gives the batches that worker processes make, up to the first `Batch`; None where this process makes them
     report : is told where the time goes; None for none
+    tally : counts what becomes of the chips, settled by whoever delivers them; None for one of this run's own
 
     Attributes
     ----------
     position : where the next run would go on
+    tally : of the chips; None of a source without
     """
 
     def __init__(
@@ -71,11 +84,13 @@ class Run(Iterator[Any]):
         start: int = 0,
         feed: Feed | None = None,
         report: Report | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._source, self._share, self.position, self._feed = source, share or Share(), start, feed
         self._ops = keyed(ops, source)
         self._profile = None if report is None else report.profile(source, self._ops)
         self._block = states.block(ops)
+        self._settles, self.tally = tally is None, tally
         self._base: Iterator[Element] | None = None
         self._stream: Iterator[Element] | None = None
         self._failed: BaseException | None = None
@@ -89,13 +104,23 @@ class Run(Iterator[Any]):
         try:
             for position, element in self._stream:
                 self.position = self._after(position)
+                if self.tally is not None:
+                    self.tally.passes(position, self.position, hole=element is HOLE)
+                    if self._settles:
+                        self.tally.settle(self.position)
                 if element is not HOLE:
                     return element
         except BaseException as error:
             self._failed = error
             self.close()
             raise
+        self._flush()
         raise StopIteration
+
+    def _flush(self) -> None:
+        """Have the ledger written, by whoever settles what is in it."""
+        if self.tally is not None and self._settles:
+            self.tally.flush()
 
     def _after(self, position: int) -> int:
         """Give the position after an element that comes out at the end: all ranks have taken as many steps."""
@@ -106,6 +131,8 @@ class Run(Iterator[Any]):
     def _begin(self) -> Iterator[Element]:
         """Give the stream of what comes out at the end."""
         ops, share = self._ops, self._share
+        if self.tally is None:
+            self.tally = tally_of(self._source, share, self._block)
         if self._feed is not None:
             first = next(i for i, op in enumerate(ops) if isinstance(op, Batch))
             return self._streamed(self._feed(self.position), first + 1)
@@ -118,18 +145,20 @@ class Run(Iterator[Any]):
         each = [op for op in ops[:leading] if isinstance(op, Each)]
         rows = next((op.n for op in ops[leading : leading + 1] if isinstance(op, Batch)), share.ranks)
         mine = partial(_mine, self._block, worker, workers) if workers > 1 else None
-        elements = _elements(self._source, each, rows, share, self.position, mine, self._profile)
+        elements = _elements(self._source, each, rows, share, self.position, mine, self._profile, self.tally)
         return self._streamed(elements, leading)
 
     def _streamed(self, base: Iterator[Element], done: int) -> Iterator[Element]:
         """Give the stream of what comes out, of elements that the first operations are done with."""
         self._base, ranks = base, self._share.ranks
+        watched = None if self.tally is None or self._feed is not None else self.tally.watched
         if self._profile is None:
-            return streamed(base, self._ops[done:], ranks)
-        return self._profile.streamed(base, done, ranks, here=self._feed is None)
+            return streamed(base, self._ops[done:], ranks, watched)
+        return self._profile.streamed(base, done, ranks, here=self._feed is None, watched=watched)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where another run of the same pipe would go on: ``version``, ``fingerprint``, ``epoch``, ``position``."""
+        self._flush()
         length = states.usable(len(self._source), self._ops) if hasattr(self._source, "__len__") else None
         return states.state(self.fingerprint, states.order_of(self._source).epoch, self.position, length)
 
@@ -162,6 +191,7 @@ class Run(Iterator[Any]):
             if stream is not None and hasattr(stream, "close"):
                 stream.close()
         self._stream = iter(())
+        self._flush()
 
 
 def _mine(block: int, worker: int, workers: int, position: int) -> bool:
@@ -177,6 +207,7 @@ def _elements(
     start: int,
     mine: Callable[[int], bool] | None,
     profile: Profile | None,
+    tally: Tally | None,
 ) -> Iterator[Element]:
     """Give the elements of a share from a position on, taken through the first steps.
 
@@ -191,7 +222,7 @@ def _elements(
     if mine is not None:
         positions = [*filter(mine, positions)]
     sampler, works = straight(source, each, partial(_fresh_rows, rows // share.ranks, len(source), share.ranks))
-    with source.loading(positions, sampler) as load:
+    with source.loading(positions, sampler, *([] if tally is None else [tally.tell])) as load:
         work: Callable[[int], Any] = partial(read, load, works)
         if profile is not None:
             work = profile.reading(work, straight=len(each) - len(works) if sampler else 0)
@@ -204,9 +235,23 @@ def _nothing() -> None:
     """Break nothing off: the source waits for nobody."""
 
 
-def streamed(elements: Iterator[Element], ops: Sequence[Op], ranks: int) -> Iterator[Element]:
-    """Give a stream after some operations."""
+def tally_of(source: Any, share: Share, block: int) -> Tally | None:
+    """Give what counts the chips of a run; None where there are none."""
+    return Tally(source, share, block) if has_windows(source) else None
+
+
+def has_windows(source: Any) -> bool:
+    """Say whether the elements of a source are the chips of a plan."""
+    return isinstance(getattr(source, "windows", None), Windows)
+
+
+def streamed(
+    elements: Iterator[Element], ops: Sequence[Op], ranks: int, watched: Watch | None = None
+) -> Iterator[Element]:
+    """Give a stream after some operations, and have it watched where elements are put together first."""
     for op in ops:
+        if watched is not None and isinstance(op, Batch | Take):
+            elements, watched = watched(elements), None
         elements = op.stream(elements, ranks)
     return elements
 
@@ -275,6 +320,10 @@ def read(load: Callable[[int], Any], each: Sequence[Work], position: int) -> Any
     """Read one element and take it through the first steps, on a reading thread."""
     try:
         element = load(position)
+    except Skipped:
+        if (meter := metering.get()) is not None:
+            meter.skipped += 1
+        return HOLE
     except Exception as error:
         error.add_note(f"while reading element {position}")
         raise

@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,9 +33,10 @@ from geopipes.errors import StepError
 from geopipes.loaders import reports
 from geopipes.loaders.messages import Begin, Failure, Forget, Leave, Make, Map, Plan, Report
 from geopipes.loaders.ops import Each
-from geopipes.loaders.runs import keyed, ordered, read, straight
+from geopipes.loaders.runs import has_windows, keyed, ordered, read, straight
 from geopipes.loaders.shares import Share
 from geopipes.meters import CHIPS, Counts, Row
+from geopipes.read.failures import Failure as Unread
 from geopipes.read.stores import tell
 
 if TYPE_CHECKING:
@@ -147,8 +149,8 @@ class Worker:
             making.left -= 1
             if making.left:
                 return
-            counts = run.counts()
-        self._send(making.finished(counts))
+            counts, unread = run.counts(), run.unread()
+        self._send(making.finished(counts, unread))
         with self._lock:
             del run.making[making.report.group]
             over = run.left and not run.making
@@ -173,6 +175,7 @@ class Running:
         self._share, self._size, self._stop = share, plan.rows, sys.maxsize
         self.making: dict[int, Making] = {}
         self.left = False
+        self._unread: deque[Unread] = deque()
         self._opened = ExitStack()
         self.close = self._opened.close
         self._report = reports.Report() if order.watched else None
@@ -183,7 +186,8 @@ class Running:
         self._stop = len(source)
         positions = share.positions(order.group * plan.rows * share.ranks, self._stop)
         sampler, works = straight(source, each, lambda: self)
-        load = self._opened.enter_context(source.loading(positions, sampler))
+        tell = [self._unread.append] if has_windows(source) else []
+        load = self._opened.enter_context(source.loading(positions, sampler, *tell))
         first = len(each) - len(works) if sampler else 0
         self.read = self._watched(partial(read, load, works), source, each, straight=first)
 
@@ -201,6 +205,10 @@ class Running:
         before, self._counted = self._counted, perf_counter()
         wall = self._counted - before
         return self._report.drain() | {CHIPS: Counts(wall=wall, capacity=wall * self._threads)}
+
+    def unread(self) -> Sequence[Unread]:
+        """Give the reads that failed since the last time."""
+        return [self._unread.popleft() for _ in range(len(self._unread))]
 
     def rows(self, group: int) -> list[tuple[int, int]]:
         """Give this worker's rows of a batch, and the position of each."""
@@ -270,9 +278,9 @@ class Making:
                 "one that pickles in a step before batch(), or load with processes=0"
             ) from error
 
-    def finished(self, counts: Mapping[Row, Counts]) -> Report:
-        """Let go of the slot, and say what came of the batch, and where the time went."""
-        self._tensors, self.report.counts = {}, counts
+    def finished(self, counts: Mapping[Row, Counts], unread: Sequence[Unread]) -> Report:
+        """Let go of the slot, and say what came of the batch, where the time went, and what could not be read."""
+        self._tensors, self.report.counts, self.report.unread = {}, counts, unread
         self.report.kept = self._seen() is not None
         return self.report
 

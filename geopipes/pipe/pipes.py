@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
-    from geopipes import catalogs, chips, datacubes, loaders, normalizing, pixels, steps, tensors
+    from geopipes import catalogs, chips, datacubes, forecasts, loaders, normalizing, pixels, steps, tensors
     from geopipes import statistics as statistics_of
     from geopipes.datacubes.arranging import PerBand
     from geopipes.datacubes.stacks import Engine
+    from geopipes.forecasts import Forecast
     from geopipes.loaders import Loader
     from geopipes.normalizing import How
     from geopipes.pipe import plans
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from geopipes.read.scales import Rescale
     from geopipes.statistics import Statistics
 else:
-    catalogs, chips, datacubes, loaders, normalizing, pixels, plans, statistics_of, steps, tensors = (
+    catalogs, chips, datacubes, forecasts, loaders, normalizing, pixels, plans, statistics_of, steps, tensors = (
         LazyModule(f"geopipes.{name}")
         for name in (
-            "catalogs", "chips", "datacubes", "loaders", "normalizing", "pixels", "pipe.plans", "statistics", "steps",
-            "tensors",
+            "catalogs", "chips", "datacubes", "forecasts", "loaders", "normalizing", "pixels", "pipe.plans",
+            "statistics", "steps", "tensors",
         )
     )  # fmt: skip
 
@@ -283,6 +284,15 @@ class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[
             run, variables=variables, percentiles=percentiles, classes=classes, sample=sample, seed=seed,
             progress=progress,
         )  # fmt: skip
+
+    def explain(self, *, sample: int = 2_000, probe: bool | float = False) -> Forecast:
+        """Tell what the pipe needs, before a pixel is read: see `geopipes.forecasts.explain`."""
+        source = self._value.get()
+        if self._kind == "items":
+            self._need("cubes", "explain()")
+        if self._kind == "plan":
+            source = chips.Reading(source, plans.READING_THREADS, plans.CACHE)
+        return forecasts.explain(source, self._ops, sample=sample, probe=probe)
 
     # Tensors.
 

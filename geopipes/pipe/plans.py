@@ -10,6 +10,8 @@ from geopipes.errors import StepError
 from geopipes.pipe.cubes import Inputs
 from geopipes.pipe.lazy import Lazy, LazyModule
 from geopipes.pipe.pipes import Pipe
+from geopipes.read import failures
+from geopipes.read.failures import RETRIES, TIMEOUT, Ledger, OnError
 
 if TYPE_CHECKING:
     import geopandas
@@ -180,7 +182,7 @@ class Plan(Pipe[T]):
         """Give the plan as a table, a row for each chip: see `geopipes.chips.table`."""
         return chips.table(self._value.get(), items=items, coverage=coverage, crs=crs)
 
-    def query(self, condition: str | npt.ArrayLike | pd.Series[Any] | pd.DataFrame) -> Plan[T]:
+    def query(self, condition: str | npt.ArrayLike | pd.Series[Any] | pd.DataFrame | pd.Index[Any]) -> Plan[T]:
         """Keep the chips for which a condition on the table holds: see `geopipes.chips.query`."""
         text = steps.call("query", condition)
         return self._whole(text, lambda windows: chips.query(windows, condition))
@@ -311,11 +313,19 @@ class Plan(Pipe[T]):
         requests: int = REQUESTS,
         disk: str | os.PathLike[str] | None = None,
         disk_budget: int = DISK_BUDGET,
+        on_error: OnError = "raise",
+        retries: int = RETRIES,
+        timeout: float = TIMEOUT,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
     ) -> Pipe[T]:
         """Read the chips, in the plan's order, several in flight: from here on pixels move.
 
-        One-to-one steps that follow run on the reading threads. A read that fails raises a `ReadError` that names
-        item, asset, window and cause.
+        One-to-one steps that follow run on the reading threads.
+
+        Reads that fail are of four kinds. "transient" (a busy server, a lost connection, a body that was cut off or
+        stalls) are tried again, after waits that double and are drawn at random, or as long as the server asks for;
+        "auth" is signed anew, once; "missing" and "corrupt" are not tried again, save that bytes from a network are
+        fetched anew, as they may have been damaged on their way. What then is left is done as `on_error` says.
 
         Parameters
         ----------
@@ -330,6 +340,23 @@ class Plan(Pipe[T]):
             again, in the next epoch or the next run. Processes of one machine may share it. Headers are kept without
             this, in the user's cache
         disk_budget : bytes of disk that it may take; what was not used for longest goes first
+        on_error : ``"raise"`` ends the run with a `ReadError` that names chip, item, asset, window and cause.
+            ``"mask"`` makes what could not be read not valid: all that the item's rasters on that grid would have
+            filled at that date, save where one before them in the mosaic is valid. One behind them does not stand in:
+            nothing is made up. A joined variable becomes NaN or its nodata; one of integers without nodata has no
+            value for that, and its chip is skipped. ``"skip"`` leaves the chip out, as a filter does: a hole in its
+            batch
+        retries : how often a read is tried again that failed for a passing reason
+        timeout : seconds that one request over a network may take
+        ledger : where each failure stands, and how many chips were delivered, masked, filtered and skipped: a
+            `gp.Ledger`, or the path of one's file. Needed where reads are masked or skipped
+
+        Raises
+        ------
+        StepError
+            for other words and for numbers that make no sense, and where failures would stand nowhere
+        LedgerError
+            for a file that is no ledger
         """
         if disk_budget < 0:
             raise StepError(f"read(disk_budget={disk_budget}): give bytes of disk, 0 or more")
@@ -339,10 +366,19 @@ class Plan(Pipe[T]):
             raise StepError(f"read(threads={threads}): at least one thread reads")
         if cache < 0:
             raise StepError(f"read(cache={cache}): give bytes, 0 or more")
+        policy = failures.Policy(on_error, retries, timeout)
+        if ledger is None and on_error != "raise":
+            raise StepError(
+                f"read(on_error={on_error!r}): what fails must stand somewhere; write ledger='failures.jsonl', or "
+                "ledger=gp.Ledger() to keep it in memory"
+            )
         options: dict[str, Any] = {"requests": requests, "disk_budget": disk_budget}
-        text = steps.call(
-            "read", **steps.given(Plan.read, {"threads": threads, "cache": cache, "disk": disk, **options})
-        )
+        shown = {
+            "threads": threads, "cache": cache, "disk": disk, **options, "on_error": on_error, "retries": retries,
+            "timeout": timeout, "ledger": ledger,
+        }  # fmt: skip
+        text = steps.call("read", **steps.given(Plan.read, shown))
+        options |= {"policy": policy, "ledger": failures.opened(ledger)}
         options["disk"] = None if disk is None else os.path.abspath(os.path.expanduser(disk))
         return Pipe._new(text, self, Lazy(lambda: chips.Reading(self._value.get(), threads, cache, **options)))
 

@@ -52,14 +52,11 @@ def differencing(dataset: xr.Dataset, first: str, second: str, *, name: str) -> 
 
 
 def _difference(first: Array, second: Array, *valid: Array, spoken: Sequence[bool], out: Array | None) -> Array:
-    a, b = (
-        blanked(into(values, FLOAT, None), valid[0] if known else None)
-        for values, known in zip((first, second), spoken, strict=True)
-    )
+    a, b = (values.astype(FLOAT, copy=False) for values in (first, second))
     total = a + b
     np.copyto(total, np.nan, where=total == 0)
     result: Array = np.divide(a - b, total, out=out)
-    return result
+    return blanked(result, valid[0] if any(spoken) else None)
 
 
 def spectral_index(
@@ -148,14 +145,8 @@ def _computed(
     numbers: Mapping[str, float | None],
     out: Array | None,
 ) -> Array:
-    """Evaluate a formula in float32."""
-    values = {
-        band: blanked(into(array, FLOAT, None), arrays[-1] if known_of else None)
-        for band, array, known_of in zip(bands, arrays, spoken, strict=False)
-    }
-    result = np.asarray(evaluated(text, values, numbers), FLOAT)
+    """Evaluate a formula in float32; what is not valid is NaN in the end, whatever was computed of it."""
+    values = {band: array.astype(FLOAT, copy=False) for band, array in zip(bands, arrays, strict=False)}
+    result = into(np.asarray(evaluated(text, values, numbers), FLOAT), FLOAT, out)
     np.copyto(result, np.nan, where=np.isinf(result))
-    if out is None:
-        return result
-    np.copyto(out, result)
-    return out
+    return blanked(result, arrays[-1] if any(spoken) else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import isqrt
 
 import numpy as np
@@ -36,32 +37,26 @@ def dilated(marked: xr.Variable, radius: int) -> xr.Variable:
     """Mark all pixels whose centres lie within a radius [px] of a marked one: bool, of the same dims."""
     if radius == 0:
         return marked
-    return over_neighbours(marked, _Disk(radius), margin=radius, dtype=np.dtype(bool))
+    return over_neighbours(marked, partial(_grown, radius=radius), margin=radius, dtype=np.dtype(bool))
 
 
-class _Disk:
-    """Grows what is marked by a disk; a value, so that graphs of dask can be pickled."""
-
-    def __init__(self, radius: int) -> None:
-        self.radius = radius
-
-    def __call__(self, marked: Array) -> Array:
-        """Grow (..., y, x): a disk is one run of columns for each of its rows, and a run is a difference of sums."""
-        reach = self.radius
-        height, width = marked.shape[-2:]
-        found = marked.copy()
-        if not marked.any():
-            return found
-        padded = np.zeros((*marked.shape[:-1], width + 2 * reach + 1), np.int32)
-        np.cumsum(marked, axis=-1, out=padded[..., reach + 1 : reach + 1 + width])
-        padded[..., reach + 1 + width :] = padded[..., reach + width, None]
-        for down in range(reach + 1):
-            half = isqrt(reach**2 - down**2)
-            first, last = reach - half, reach + half + 1
-            run = padded[..., last : last + width] > padded[..., first : first + width]
-            found[..., down:, :] |= run[..., : max(height - down, 0), :]
-            found[..., : max(height - down, 0), :] |= run[..., down:, :]
+def _grown(marked: Array, *, radius: int) -> Array:
+    """Grow (..., y, x) by a disk: it is one run of columns for each of its rows, and a run is a difference of sums."""
+    height, width = marked.shape[-2:]
+    found = marked.copy()
+    if not marked.any():
         return found
+    sums = np.zeros((*marked.shape[:-1], width + 2 * radius + 1), np.int32)
+    np.cumsum(marked, axis=-1, out=sums[..., radius + 1 : radius + 1 + width])
+    sums[..., radius + 1 + width :] = sums[..., radius + width, None]
+    for down in range(radius + 1):
+        half = isqrt(radius**2 - down**2)
+        first, last = radius - half, radius + half + 1
+        run = sums[..., last : last + width] > sums[..., first : first + width]
+        left = max(height - down, 0)
+        found[..., down:, :] |= run[..., :left, :]
+        found[..., :left, :] |= run[..., down:, :]
+    return found
 
 
 def checked_radius(call: str, dilate: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Literal
 
 import numpy as np
@@ -13,15 +13,16 @@ import rasterio
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from geopipes.errors import EmptySearch, NotGeoreferenced, ReadError, SourceError
 from geopipes.read.bands import Bands, Place, unknown, wanted
 from geopipes.read.facts import facts
+from geopipes.read.failures import Signature, persist
+from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
-from geopipes.read.stores import StoreError
-from geopipes.read.stores.gdal import open_header
+from geopipes.read.stores.gdal import forget, open_header
 from geopipes.threads import mapped
 
 OPENED_AT_ONCE = 16
@@ -99,13 +100,23 @@ def sources(
     ]
 
 
-def file_header(href: str, *, name: str | None = None) -> Header:
-    """Read the header of one file.
+@dataclass(frozen=True)
+class Asset:
+    """A file whose header is read: what tells it in errors and signs its href."""
+
+    href: str
+    item: str = ""
+    collection: str | None = None
+    asset: str = ""
+    modifier: Modifier | None = None
+
+
+def file_header(href: str | Asset) -> Header:
+    """Read the header of one file; a read that failed for a passing reason is tried again.
 
     Parameters
     ----------
-    href : a path, a URL or anything GDAL opens, signed where need be
-    name : what errors call it, when the href holds a signature
+    href : a path, a URL or anything GDAL opens; or an asset, which is signed
 
     Raises
     ------
@@ -116,34 +127,31 @@ def file_header(href: str, *, name: str | None = None) -> Header:
     SourceError
         it holds no bands (subdatasets, a vector file)
     """
-    name = href if name is None else name
+    asset = Asset(href) if isinstance(href, str) else href
+    signature, what = Signature(asset), f"{asset.href}: the header could not be read"
+
+    def work() -> Header:
+        return _file_header(signature.href, asset.href)
+
     try:
-        with open_header(href) as file:
-            _check_georeferenced(file, name)
-            if file.count == 0:
-                found = ", ".join(file.subdatasets) or "nothing"
-                raise SourceError(f"{name}: no bands; it holds {found}. Name one of these as href")
-            return Header(
-                geobox=GeoBox(file.shape, file.transform, named_crs(CRS(file.crs))),
-                count=file.count,
-                dtypes=tuple(np.dtype(DTYPES.get(dtype, dtype)) for dtype in file.dtypes),
-                nodata=file.nodatavals,
-                descriptions=file.descriptions,
-            )
+        return persist(work, signature, what=what, errors=(OSError, *GDAL_ERRORS), text=cause, mend=forget)
     except NotGeoreferencedWarning as error:  # rasterio's, where warnings are errors
-        raise _not_georeferenced(name, NOTHING) from error
-    except (RasterioError, StoreError) as error:
-        raise ReadError(f"{name}: the header could not be read: {str(error).replace(href, name)}") from error
+        raise _not_georeferenced(asset.href, NOTHING) from error
 
 
-def signed_href(href: str, *, item: str, collection: str | None, asset: str, modifier: Modifier | None) -> str:
-    """Sign one href by a modifier of items, which is given an item that holds this asset alone."""
-    if modifier is None:
-        return href
-    stub = pystac.Item(item, None, None, datetime(1970, 1, 1, tzinfo=UTC), {}, collection=collection)
-    stub.add_asset(asset, pystac.Asset(href))
-    signed = modifier(stub)
-    return (signed if isinstance(signed, pystac.Item) else stub).assets[asset].href
+def _file_header(href: str, name: str) -> Header:
+    with open_header(href) as file:
+        _check_georeferenced(file, name)
+        if file.count == 0:
+            found = ", ".join(file.subdatasets) or "nothing"
+            raise SourceError(f"{name}: no bands; it holds {found}. Name one of these as href")
+        return Header(
+            geobox=GeoBox(file.shape, file.transform, named_crs(CRS(file.crs))),
+            count=file.count,
+            dtypes=tuple(np.dtype(DTYPES.get(dtype, dtype)) for dtype in file.dtypes),
+            nodata=file.nodatavals,
+            descriptions=file.descriptions,
+        )
 
 
 def _headers(
@@ -175,10 +183,8 @@ def _headers(
 
 def _read(item: pystac.Item, key: str, modifier: Modifier | None) -> Header:
     """Read a header from an item's file."""
-    href = _href(item, key)
-    signed = signed_href(href, item=item.id, collection=item.collection_id, asset=key, modifier=modifier)
     try:
-        return file_header(signed, name=href)
+        return file_header(Asset(_href(item, key), item.id, item.collection_id, key, modifier))
     except (SourceError, ReadError) as error:
         raise type(error)(f"item {item.id!r}, asset {key!r}: {error}") from error
 

@@ -19,12 +19,14 @@ from geopipes.meters import COPYING, RESAMPLING, timed
 from geopipes.read import ahead
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
-from geopipes.read.files import File, opened
+from geopipes.read.failures import asking
+from geopipes.read.files import File, assuming, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
 from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
 from geopipes.read.stores import located
 from geopipes.read.tiles import Uses, shared
+from geopipes.read.withheld import Withheld
 
 Array = np.ndarray[Any, Any]
 DType = np.dtype[Any]
@@ -180,7 +182,7 @@ class Reader:
             for sheet in self._at(step)
             if sheet.place.touches(*window)
         ]
-        if self._far:
+        if self._far and assuming.get() is None:
             self._open_together([sheet for sheet, _ in touched], names)
         return [key for sheet, window in touched for key in _keys(self._opened(sheet, names), window)]
 
@@ -208,11 +210,11 @@ class Reader:
             return
         rows, cols = window
         place = (inner[0].start - rows.start, inner[1].start - cols.start)
-        seen = False
+        seen, withheld = False, Withheld()
         for sheet in self._at(step):
             if not sheet.place.touches(*inner):
                 continue
-            if seen and self._full(sheet, names, here, counted_from(inner, (rows.start, cols.start))):
+            if seen and self._full(sheet, names, here, _inside(inner, window)):
                 if (known := self._opens.get((sheet, names))) is not None:
                     passed_over(_keys(known.draws, inner))
                 continue
@@ -221,9 +223,13 @@ class Reader:
                 for dtype, draw in self._opened(sheet, names):
                     with timed(RESAMPLING if draw.offset is None else COPYING):
                         draw.onto(inner, *here[dtype], place)
-            except ReadError as error:
-                asked = f"rows {rows.start}..{rows.stop}, columns {cols.start}..{cols.stop} of the grid"
-                raise ReadError(f"{error} (needed for {asked})") from error
+            except (ReadError, SourceError) as error:
+                source = sheet.members[0][0]
+                asking.get().unread(error, source, (rows.start, rows.stop, cols.start, cols.stop))
+                for source, variable in sheet.wanted(names):
+                    ok = here[variable.dtype][1][(self.channels[variable.name], *_inside(inner, window))]
+                    withheld.cover(ok, source.geobox, self.stack.geobox, inner, variable.resampling)
+        withheld.lift()
 
     def _ranges(self, names: Names) -> list[tuple[DType, slice]]:
         """Give the channels of some variables, or of all."""
@@ -313,6 +319,10 @@ class Reader:
             offset=where.offset,
             scale=(where.scale[0] * full_height / height, where.scale[1] * full_width / width),
         )
+
+
+def _inside(inner: Box, window: Box) -> Box:
+    return counted_from(inner, (window[0].start, window[1].start))
 
 
 def _keys(draws: Sequence[tuple[DType, Draw]], window: Box) -> list[Any]:

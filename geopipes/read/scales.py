@@ -49,7 +49,7 @@ LANDSAT_TEMPERATURE: Scale = (0.00341802, 149.0)
 
 https://www.usgs.gov/faqs/how-do-i-use-a-scale-factor-landsat-level-2-science-products
 """
-REFLECTIVE = ("coastal", "blue", "green", "red", "nir", "nir08", "swir16", "swir22")
+REFLECTIVE = ("coastal", "blue", "green", "red", "nir", "nir08", "nir09", "swir16", "swir22")
 THERMAL = ("lwir", "lwir11")
 
 
@@ -108,7 +108,7 @@ def scale_of(item: pystac.Item, source: Source, rescale: Rescale) -> Scale | Non
     stated = _stated(source, listed, asset)
     collection = (source.collection or "").lower().replace("_", "-")
     sentinel2 = SENTINEL2.match(collection) or "s2:processing_baseline" in item.properties
-    if sentinel2 and source.dtype == np.uint16 and _reflectance(asset, names):
+    if sentinel2 and source.dtype == np.uint16 and _reflectance(names):
         return _sentinel2(item, source, stated, rescale)
     if stated is None and LANDSAT.match(collection) and source.dtype == np.uint16:
         if any(name in THERMAL or name in ("st_b6", "st_b10") for name in names):
@@ -151,57 +151,52 @@ def _checked(given: Any, source: Source) -> Scale:
     return scale, offset
 
 
-def _reflectance(asset: pystac.Asset, names: Sequence[str]) -> bool:
-    """Say whether an asset of Sentinel-2 holds reflectance: aerosol and water vapour do not, whatever their roles."""
-    return any(
-        SENTINEL2_BAND.fullmatch(name) or name in REFLECTIVE or name.startswith("rededge") for name in names
-    ) or ("nir09" in names)
+def _reflectance(names: Sequence[str]) -> bool:
+    """Say whether a band of Sentinel-2 holds reflectance: aerosol and water vapour do not, whatever their roles."""
+    return any(SENTINEL2_BAND.fullmatch(name) or name in REFLECTIVE or name.startswith("rededge") for name in names)
 
 
 def _sentinel2(item: pystac.Item, source: Source, stated: Scale | None, rescale: Any) -> Scale:
-    """Tell the offset of Sentinel-2 reflectance.
+    """Tell the offset of Sentinel-2 reflectance: all that the item says must agree, unless one is to be believed."""
+    said = _said(item, stated)
+    scale = SENTINEL2_SCALE if stated is None else stated[0]
+    if rescale in said:
+        return scale, said[rescale][0]
+    # The flag speaks of what was done to the product: it stands above the baseline, and beside raster:bands.
+    counts = {key: said[key] for key in ("flag" if "flag" in said else "baseline", "bands") if key in said}
+    offsets = {offset for offset, _ in counts.values()}
+    if len(offsets) == 1:
+        return scale, offsets.pop()
+    named = f"stack(rescale={rescale!r}): item {item.id!r}, asset {source.asset!r},"
+    if offsets:
+        told = " and ".join(f"{words} (offset {offset:g})" for offset, words in counts.values())
+        raise SourceError(
+            f"{named} contradicts itself: {told}. Say which to believe, "
+            f"{' or '.join(f'rescale={key!r}' for key in counts)}: water and shadows hold some hundred DN where the "
+            "offset has been applied, and more than 1000 where it has not"
+        )
+    raise SourceError(
+        f"{named} names neither the offset of Sentinel-2 reflectance nor its processing baseline: since 04.00 it is "
+        "-0.1. Say it, rescale=lambda item, asset: (1e-4, -0.1)"
+    )
+
+
+def _said(item: pystac.Item, stated: Scale | None) -> dict[str, tuple[float, str]]:
+    """Give the offset by each of a Sentinel-2 item's statements that is there, and the statement in words.
 
     Since baseline 04.00 products hold 10000 times the reflectance plus 1000. Whoever writes them anew may have taken
-    the 1000 away, which a flag tells, and may state an offset in ``raster:bands``. All that an item says must agree.
+    the 1000 away, which a flag tells, and may state an offset in ``raster:bands``.
     """
+    said = {}
     flag = next((item.properties[key] for key in FLAGS if key in item.properties), None)
-    baseline = _baseline(item)
-    by_product = None if baseline is None else SENTINEL2_OFFSET if baseline >= FIRST_WITH_OFFSET else 0.0
-    by_flag = None if flag is None else 0.0 if flag else by_product
-    known: dict[str, float | None] = {
-        "flag": by_flag, "bands": None if stated is None else stated[1], "baseline": by_product,
-    }  # fmt: skip
-    scale = SENTINEL2_SCALE if stated is None else stated[0]
-    words = {
-        "flag": f"its boa_offset_applied is {flag}",
-        "bands": f"its raster:bands state the offset {known['bands']:g}" if stated else "",
-        "baseline": f"its baseline is {'.'.join(f'{n:02}' for n in baseline)}" if baseline else "",
-    }
-    if rescale is not True:
-        offset = known[rescale]
-        if offset is None:
-            raise SourceError(
-                f"stack(rescale={rescale!r}): item {item.id!r} does not say that; it says "
-                f"{[key for key, value in known.items() if value is not None] or 'nothing'}"
-            )
-        return scale, offset
-    # The flag speaks of what was done to the product: it stands above the baseline, and beside raster:bands.
-    say = [key for key in (("flag" if by_flag is not None else "baseline"), "bands") if known[key] is not None]
-    offsets = {known[key] for key in say}
-    if len(offsets) > 1:
-        told = " and ".join(f"{words[key]} (offset {known[key]:g})" for key in say)
-        raise SourceError(
-            f"stack(rescale=True): item {item.id!r}, asset {source.asset!r}, contradicts itself: {told}. Say which to "
-            f"believe, {' or '.join(f'rescale={key!r}' for key in say)}: water and shadows hold some hundred DN where "
-            "the offset has been applied, and more than 1000 where it has not"
-        )
-    if not offsets:
-        raise SourceError(
-            f"stack(rescale=True): item {item.id!r} names neither the offset of Sentinel-2 reflectance nor its "
-            "processing baseline: since 04.00 it is -0.1. Say it, rescale=lambda item, asset: (1e-4, -0.1)"
-        )
-    offset = offsets.pop()
-    return scale, 0.0 if offset is None else offset
+    if (baseline := _baseline(item)) is not None:
+        offset = SENTINEL2_OFFSET if baseline >= FIRST_WITH_OFFSET else 0.0
+        said["baseline"] = (offset, f"its baseline is {baseline[0]:02}.{baseline[1]:02}")
+    if flag or (flag is False and baseline is not None):
+        said["flag"] = (0.0 if flag else said["baseline"][0], f"its boa_offset_applied is {flag}")
+    if stated is not None:
+        said["bands"] = (stated[1], f"its raster:bands state the offset {stated[1]:g}")
+    return said
 
 
 def _baseline(item: pystac.Item) -> tuple[int, int] | None:

@@ -25,6 +25,8 @@ def test_elements_along_the_chain() -> None:
     plan = cubes.chip(64)
     assert_type(plan, gp.Plan[xr.Dataset])
     assert_type(plan.scale("red", factor=1e-4), gp.Plan[xr.Dataset])
+    assert_type(cubes.mask_clouds("scl", dilate=2).spectral_index("NDVI"), gp.Pipe[xr.Dataset])
+    assert_type(plan.mask(lambda chip: chip["red"] > 1).slope("dem"), gp.Plan[xr.Dataset])
     assert_type(plan.shuffle(seed=0).split((0.5, 0.5), block=100, seed=0), tuple[gp.Plan[xr.Dataset], ...])
     assert_type(plan.read(), gp.Pipe[xr.Dataset])
     assert_type(plan.read().map(mean), gp.Pipe[float])

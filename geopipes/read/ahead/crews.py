@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from threading import Condition, Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
 from geopipes.read.ahead.pieces import LONGEST, Call, Job, Key, Piece, Queue, State
+from geopipes.read.failures import Asking, asking, nobody
 from geopipes.threads import collecting
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 Wanted = tuple["FarFile", int, int]
 """Bytes of a file: where they begin, and how many."""
 
-PATIENCE = 0.5
+PATIENCE = 0.3
 """Seconds that closing waits for requests that are on their way; one that is stalled ends by its own timeout."""
 
 
@@ -37,9 +39,12 @@ class Fetching:
     requests : in flight at most: as many threads
     budget : bytes held of what is fetched ahead; what somebody waits for is fetched whatever is held
     disk : where bytes are looked for before they are fetched, and kept once they were decoded; None for nowhere
+    asked : how long to wait, and what is lost for good; what fails is tried again by whoever needs it
     """
 
-    def __init__(self, *, requests: int, budget: int, disk: Store | None = None) -> None:
+    def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
+        asked = asked or asking.get()
+        self._asked = replace(asked, policy=replace(asked.policy, retries=0), tell=nobody)
         self._requests, self._budget, self._disk = requests, budget, disk
         self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
@@ -54,9 +59,9 @@ class Fetching:
         self._sent = [0, 0]  # requests, bytes since they were last told
 
     @property
-    def opening(self) -> int:
-        """How many calls wait or are being made."""
-        return len(self._calling)
+    def held(self) -> int:
+        """Bytes of requests that are on their way, or here and not taken to the last."""
+        return self._held
 
     @property
     def full(self) -> bool:
@@ -163,6 +168,8 @@ class Fetching:
     def close(self) -> None:
         """Let nothing more be fetched, and wake whoever waits; threads end with the requests they are at."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             for piece in self._pieces.values():
                 piece.settle()
@@ -235,6 +242,7 @@ class Fetching:
     # On the threads.
 
     def _run(self) -> None:
+        asking.set(self._asked)
         while (task := self._next()) is not None:
             if isinstance(task, Call):
                 with suppress(BaseException):  # whoever needs it meets it itself

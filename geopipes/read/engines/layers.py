@@ -18,8 +18,8 @@ from rasterio._path import _parse_path
 from rasterio.errors import RasterioError
 
 from geopipes.errors import ReadError, SourceError
+from geopipes.read.failures import signed_href
 from geopipes.read.files import named
-from geopipes.read.headers import signed_href
 from geopipes.read.placing import placement
 from geopipes.read.sources import Source, Variable
 

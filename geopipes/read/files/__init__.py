@@ -6,13 +6,15 @@ all else that GDAL does. `reason` says which a file is read by, and why.
 
 from geopipes.read.files.checks import check_bands, check_header
 from geopipes.read.files.layouts import Array, File, Layout, Level, named
-from geopipes.read.files.opening import close_files, opened, reason, stamp
+from geopipes.read.files.opening import assuming, at_hand, close_files, opened, reason, stamp
 
 __all__ = [
     "Array",
     "File",
     "Layout",
     "Level",
+    "assuming",
+    "at_hand",
     "check_bands",
     "check_header",
     "close_files",

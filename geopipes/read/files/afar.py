@@ -10,7 +10,7 @@ from geopipes.read.ahead import current, fetching
 from geopipes.read.files.bycog import CogFile, Tiles
 from geopipes.read.files.layouts import Array, File, Layout
 from geopipes.read.sources import Source
-from geopipes.read.stores import Head, Location, StoreError, forget, get, name_of
+from geopipes.read.stores import Head, Location, StoreError, forget, get, located, name_of
 
 
 class FarFile(CogFile):
@@ -30,16 +30,19 @@ class FarFile(CogFile):
         location: Location, head: Head, tiles: tuple[Tiles, ...],
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
-        self._tiles, self.location, self._size = tiles, location, head.size
+        self._tiles, self._located, self._size = tiles, (signed, location), head.size
         self._etag, self.version, self.name = head.etag, head.version, name_of(location)
+
+    @property
+    def location(self) -> Location:
+        """Where it lies, by the href as it is signed now."""
+        signed, found = self._located
+        if signed != (now := self._signed) and (other := located(now)) is not None:
+            self._located, found = (now, other), other
+        return found
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Give (offset, bytes) of what a tile of some bands is stored in; absent tiles are stored nowhere."""
-        tiles, places = self._tiles[level], self._places(level, row, col, bands)
-        return [(int(tiles.offsets[index]), int(tiles.counts[index])) for index, _ in places if tiles.counts[index]]
 
     def fetch(self, start: int, stop: int) -> memoryview:
         """Get bytes of the file from its store, in one request.

@@ -94,6 +94,11 @@ class CogFile(File):
         """Let go of the file's descriptor; a thread that reads from it just now holds it until it is done."""
         self._descriptor = None
 
+    def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Give (offset, bytes) of what a tile of some bands is stored in; absent tiles are stored nowhere."""
+        tiles, places = self._tiles[level], self._places(level, row, col, bands)
+        return [(int(tiles.offsets[index]), int(tiles.counts[index])) for index, _ in places if tiles.counts[index]]
+
     def _read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
         first = 0
         for index, wanted in self._places(level, row, col, bands):

@@ -12,12 +12,12 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from geopipes.errors import ReadError
 from geopipes.meters import BY_GDAL, FROM_AFAR
-from geopipes.read.files.layouts import GDAL_ERRORS, Array, File, Layout, Level
+from geopipes.read.files.layouts import Array, File, Layout, Level
+from geopipes.read.gdal import GDAL_ERRORS
 from geopipes.read.sources import Source
 from geopipes.read.stated import DTYPES, named_crs
-from geopipes.read.stores.gdal import doubt, far, network, open_raster
+from geopipes.read.stores.gdal import far, forget, network, open_raster
 
 KEPT_OPEN = 48
 """Rasters a thread keeps open: with 16 threads 768, of the 1,024 files that Linux lets a process open."""
@@ -39,7 +39,7 @@ class _Kept(threading.local):
     """The rasters that one thread has open, the one used last at the end: GDAL's are not to be shared."""
 
     def __init__(self) -> None:
-        self.rasters: OrderedDict[tuple[GdalFile, int], rasterio.DatasetReader] = OrderedDict()
+        self.rasters: OrderedDict[tuple[GdalFile, int, str], rasterio.DatasetReader] = OrderedDict()
 
 
 _kept = _Kept()
@@ -57,7 +57,7 @@ class GdalFile(File):
         super().__init__(source, signed, layout, reason)
         self.part = FROM_AFAR if far(signed) else BY_GDAL
         self._alpha = alpha_band(raster)
-        self._keep(0, raster)
+        self._keep((self, 0, signed), raster)
 
     def close(self) -> None:
         """Close what this thread has open of it; other threads close theirs when they need the place."""
@@ -87,10 +87,9 @@ class GdalFile(File):
             shown = raster.read_masks(1, window=window) if alpha is None else raster.read(alpha, window=window)
         out[: window.height, : window.width] = shown > 0
 
-    def _failed(self, what: str, error: BaseException) -> ReadError:
-        self.close()
-        doubt(self._signed)
-        return super()._failed(what, error)
+    def _mend(self, href: str) -> None:
+        super()._mend(href)
+        forget(href)
 
     def _window(self, level: int, row: int, col: int) -> Window:
         (height, width), (rows, cols) = self.layout.levels[level].shape, self.layout.levels[level].tile
@@ -98,16 +97,18 @@ class GdalFile(File):
         return Window(left, top, min(cols, width - left), min(rows, height - top))
 
     def _raster(self, level: int) -> rasterio.DatasetReader:
-        raster = _kept.rasters.get((self, level))
+        key = self, level, self._signed
+        raster = _kept.rasters.get(key)
         if raster is None:
-            raster = open_raster(self._signed, level)
-            self._keep(level, raster)
-        _kept.rasters.move_to_end((self, level))
+            raster = open_raster(key[2], level)
+            self._keep(key, raster)
+        _kept.rasters.move_to_end(key)
         return raster
 
-    def _keep(self, level: int, raster: rasterio.DatasetReader) -> None:
+    @staticmethod
+    def _keep(key: tuple[GdalFile, int, str], raster: rasterio.DatasetReader) -> None:
         """Keep a raster open, and close the one that was not used for longest where there are too many."""
-        _kept.rasters[self, level] = raster
+        _kept.rasters[key] = raster
         while len(_kept.rasters) > KEPT_OPEN:
             _kept.rasters.popitem(last=False)[1].close()
 

@@ -15,9 +15,9 @@ from rasterio.windows import Window
 
 from geopipes.read.files import tiffs
 from geopipes.read.files.bycog import DECODERS, Tiles, absent
-from geopipes.read.files.bygdal import open_raster
 from geopipes.read.files.layouts import Dtype, Layout, Level
 from geopipes.read.files.tiffs import Directory, Read, Tiff
+from geopipes.read.stores.gdal import open_raster
 
 REDUCED, MASK = 1, 4
 """Bits of a directory's NewSubfileType: a smaller version of another image; a mask of one."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 
 from geopipes.errors import ReadError
 from geopipes.meters import DECODING, Row, timed
+from geopipes.read.failures import Signature, check_lost, persist
+from geopipes.read.gdal import cause
 from geopipes.read.sources import Source
 
 Array = np.ndarray[Any, Any]
 Dtype = np.dtype[Any]
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises; some errors of GDAL reach the caller unwrapped."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class File(ABC):
         self.reason = reason
         self.broken = False
         self.part: Row = DECODING
-        self._name, self._href, self._signed = named(source), source.href, signed
+        self._name, self._signature = named(source), Signature(source, signed)
 
     def read(self, level: int, row: int, col: int, bands: tuple[int, ...], out: Array) -> None:
         """Decode one tile of some bands; the GIL is released meanwhile.
@@ -108,11 +107,8 @@ class File(ABC):
         """
         dtype = np.result_type(*(self.layout.dtypes[band - 1] for band in bands))
         self._check(level, row, col, out, (len(bands), *self.layout.levels[level].tile), dtype)
-        try:
-            with timed(self.part, decoded=out.nbytes):
-                self._read(level, row, col, bands, out)
-        except self.failures as error:
-            raise self._failed(f"tile ({row}, {col}) at level {level}", error) from error
+        what = f"tile ({row}, {col}) at level {level}"
+        self._persist(what, partial(self._read, level, row, col, bands, out), out.nbytes)
 
     def read_mask(self, level: int, row: int, col: int, out: Array) -> None:
         """Decode the mask of one tile, for all bands; only where ``layout.masked``.
@@ -128,14 +124,11 @@ class File(ABC):
             as `read`
         """
         self._check(level, row, col, out, self.layout.levels[level].tile, np.dtype("uint8"))
-        try:
-            with timed(self.part, decoded=out.nbytes):
-                self._read_mask(level, row, col, out)
-        except self.failures as error:
-            raise self._failed(f"the mask of tile ({row}, {col}) at level {level}", error) from error
+        what = f"the mask of tile ({row}, {col}) at level {level}"
+        self._persist(what, partial(self._read_mask, level, row, col, out), out.nbytes)
 
     def stored(self, level: int, row: int, col: int, bands: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Give (offset, bytes) of what is fetched from a store for a tile of some bands; nothing for other files."""
+        """Give (offset, bytes) of what a tile of some bands is stored in; nothing where only GDAL knows."""
         return []
 
     @abstractmethod
@@ -158,18 +151,31 @@ class File(ABC):
                 f"{self._name}: a buffer of {out.dtype} {out.shape} was given; {dtype} {shape}, C-contiguous, is needed"
             )
 
-    def _failed(self, what: str, error: BaseException) -> ReadError:
-        self.broken = True
-        return ReadError(f"{self._name}: {what} could not be read: {cause(error, self._signed, self._href)}")
+    @property
+    def _signed(self) -> str:
+        """The href, signed; another one after it was refused."""
+        return self._signature.href
+
+    def _persist(self, what: str, read: Callable[[], None], size: int) -> None:
+        """Read a tile, again where that may help; else the file is opened anew when it is asked for next."""
+
+        def work() -> None:
+            with timed(self.part, decoded=size):
+                read()
+
+        what = f"{self._name}: {what} could not be read"
+        check_lost(what)
+        try:
+            persist(work, self._signature, what=what, errors=self.failures, text=cause, mend=self._mend)
+        except ReadError:
+            self.broken = True
+            raise
+
+    def _mend(self, href: str) -> None:
+        """Make ready for another try of a signed href that failed."""
+        self.close()
 
 
 def named(source: Source) -> str:
     """Name a raster in an error."""
     return f"item {source.item!r}, asset {source.asset!r} ({source.href})"
-
-
-def cause(error: BaseException, signed: str, href: str) -> str:
-    """Give the text of the error that began it, with hrefs unsigned: rasterio's own says only that one came before."""
-    while isinstance(before := error.__cause__ or error.__context__, GDAL_ERRORS):
-        error = before
-    return str(error).replace(signed, href)

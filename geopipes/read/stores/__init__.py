@@ -3,8 +3,21 @@
 from geopipes.read.kept import Head
 from geopipes.read.stores.clients import get
 from geopipes.read.stores.faults import StoreError
-from geopipes.read.stores.heads import forget, head, name_of
+from geopipes.read.stores.heads import forget, head, known, name_of
 from geopipes.read.stores.locations import Location, located
 from geopipes.read.stores.options import storage, tell, told
 
-__all__ = ["Head", "Location", "StoreError", "forget", "get", "head", "located", "name_of", "storage", "tell", "told"]
+__all__ = [
+    "Head",
+    "Location",
+    "StoreError",
+    "forget",
+    "get",
+    "head",
+    "known",
+    "located",
+    "name_of",
+    "storage",
+    "tell",
+    "told",
+]

@@ -6,17 +6,21 @@ import os
 from collections import OrderedDict
 from datetime import timedelta
 from threading import BoundedSemaphore, Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-from geopipes.errors import ForkError, SourceError
+from geopipes.errors import ForkError, GeopipesError, SourceError
+from geopipes.read.failures import timeout
 from geopipes.read.stores.faults import StoreError, classified
 from geopipes.read.stores.locations import Location
-from geopipes.read.stores.options import CONNECT_TIMEOUT, TIMEOUT, Options, config_of, options_of
+from geopipes.read.stores.options import CONNECT_TIMEOUT, Options, config_of, options_of
 from geopipes.threads import afar
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 KEPT = 64
 """Stores that are kept open: each holds connections, and a signature of its own is a store of its own."""
@@ -47,13 +51,17 @@ def get(location: Location, start: int, stop: int, *, etag: str | None = None) -
         this process is a fork of one that used the network
     """
     options = options_of(location)
-    asked: dict[str, Any] = {"range": (start, stop)} | ({} if etag is None else {"if_match": etag})
+    asked: GetOptions = {"range": (start, stop)}
+    if etag is not None:
+        asked["if_match"] = etag
     try:
         store = opened(location, options)
         with afar(), slot(location, options):
             answer = obstore.get(store, location.path, options=asked)
             meta: dict[str, Any] = {**answer.meta}
             data = answer.bytes()
+    except GeopipesError:
+        raise
     except (BaseError, OSError, ValueError) as error:
         raise classified(error, location) from None  # whose text holds the signature
     wanted = min(stop, meta["size"]) - start
@@ -72,6 +80,7 @@ def opened(location: Location, options: Options) -> Any:
         location.query,
         *(_frozen(each) for each in (config, headers, client)),
         id(options.credentials),
+        timeout(),
     )
     with _lock:
         store = _stores.get(key)
@@ -109,10 +118,11 @@ def check_fork() -> None:
 
 
 def _open(location: Location, options: Options, config: dict[str, Any]) -> Any:
-    seconds, plain = timedelta(seconds=TIMEOUT), location.root.startswith("http://")
+    seconds, plain = timedelta(seconds=timeout()), location.root.startswith("http://")
     plain = plain or str(config.get("aws_endpoint_url", os.environ.get("AWS_ENDPOINT_URL", ""))).startswith("http://")
+    connection = min(seconds, timedelta(seconds=CONNECT_TIMEOUT))
     client: dict[str, Any] = {
-        "timeout": seconds, "read_timeout": seconds, "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
+        "timeout": seconds, "read_timeout": seconds, "connect_timeout": connection,
         **({"allow_http": True} if plain else {}),
         **({"default_headers": dict(options.headers)} if options.headers else {}),
         **options.client,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from threading import Lock
+from math import ceil
 
 import rasterio
+from rasterio._path import _parse_path
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.session import Session
 
+from geopipes.read.failures import timeout
+from geopipes.read.gdal import GDAL_ERRORS
 from geopipes.read.kept import Head
 from geopipes.read.stores.clients import check_fork
 from geopipes.read.stores.heads import head
 from geopipes.read.stores.locations import located
-from geopipes.read.stores.options import CONNECT_TIMEOUT, TIMEOUT, gdal_options, options_of
+from geopipes.read.stores.options import CONNECT_TIMEOUT, gdal_options, options_of
 from geopipes.threads import afar
 
 SANE = {
@@ -28,9 +31,7 @@ SANE = {
     "GDAL_HTTP_MULTIPLEX": "YES",
     # Whoever reads tries again, or does not.
     "GDAL_HTTP_MAX_RETRY": "0",
-    "GDAL_HTTP_CONNECTTIMEOUT": f"{CONNECT_TIMEOUT:.0f}",
     # A transfer that stands still ends; one that is slow does not.
-    "GDAL_HTTP_LOW_SPEED_TIME": f"{TIMEOUT:.0f}",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
 }
 """What GDAL is told for all it reads over a network."""
@@ -38,11 +39,8 @@ SANE = {
 SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Ask for each sidecar file by its name: a JPEG 2000 file may have its CRS in one."""
 
-_doubted: set[str] = set()
-_lock = Lock()
 
-
-class _Told(Session):
+class _Told(Session):  # type: ignore[misc]  # rasterio ships no types
     """What `storage` was told, as rasterio takes it: credentials it takes from a session alone."""
 
     def __init__(self, options: dict[str, str]) -> None:
@@ -115,22 +113,29 @@ def network(href: str, **more: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def _network(href: str, more: dict[str, str]) -> Iterator[None]:
-    location, options, session = located(href), SANE | more, None
+    location, options, told = located(href), SANE | _patience() | more, dict[str, str]()
     if location is not None:
         check_fork()
-        session = _Told(gdal_options(location, options_of(location)))
-        if location.gdal in _doubted:
-            options["CPL_VSIL_CURL_NON_CACHED"] = location.gdal
-    with afar(), rasterio.Env(session, **options):
+        told = gdal_options(location, options_of(location))
+    with afar(), rasterio.Env(_Told(told), **options):
         yield
 
 
-def doubt(href: str) -> None:
-    """Have GDAL forget what it holds of a file whenever it closes it: a read that failed may stand in its cache."""
-    location = located(href)
-    if location is not None:
-        with _lock:
-            _doubted.add(location.gdal)
+def _patience() -> dict[str, str]:
+    """Say how long GDAL waits; it knows whole seconds."""
+    seconds = ceil(timeout())
+    connection = min(seconds, CONNECT_TIMEOUT)
+    return {"GDAL_HTTP_CONNECTTIMEOUT": f"{connection:.0f}", "GDAL_HTTP_LOW_SPEED_TIME": f"{seconds}"}
+
+
+def forget(signed: str) -> None:
+    """Have GDAL forget what it holds of a remote file: it hands out a cut-off answer, or a 503, over and over."""
+    if not far(signed):
+        return
+    # What is opened so is forgotten as it is closed, whether it could be opened or not.
+    name = gdal_name(signed)
+    with network(signed, CPL_VSIL_CURL_NON_CACHED=_parse_path(name).as_vsi()), suppress(*GDAL_ERRORS):
+        rasterio.open(name).close()
 
 
 @contextmanager

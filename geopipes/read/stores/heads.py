@@ -74,6 +74,17 @@ def head(location: Location) -> Head:
     return found
 
 
+def known(location: Location) -> bool:
+    """Say whether a header is here, in this process or on disk."""
+    with _lock:
+        if name_of(location) in _heads:
+            return True
+    found = kept.head(name_of(location))
+    if found is not None:
+        keep(location, found)
+    return found is not None
+
+
 def keep(location: Location, found: Head) -> None:
     """Keep a header."""
     global _held

@@ -13,8 +13,8 @@ from geopipes.read.stores.locations import Location, located
 REQUESTS = 64
 """Requests in flight for each host, or bucket: of all threads of the process."""
 
-TIMEOUT, CONNECT_TIMEOUT = 60.0, 5.0
-"""Seconds for a whole request, or for its next bytes; and for a connection."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection; how long a request may take, `read` says."""
 
 Provider = Callable[[], Any]
 
