@@ -155,7 +155,7 @@ def test_layers_are_chosen_and_broken_files_named(tmp_path: Path) -> None:
     holes = fields(5)
     holes.loc[2, "geometry"] = None
     holes.to_file(tmp_path / "holes.gpkg", engine="pyogrio")
-    with pytest.raises(SourceError, match=r"1 of 1 features have no geometry.*ids \[3\]"):
+    with pytest.raises(SourceError, match=r"1 of 5 features have no geometry.*ids \[3\]"):
         opened(tmp_path / "holes.gpkg", [])
 
 
