@@ -68,7 +68,7 @@ class JoinedCube(Cube):
                 raise SourceError(
                     f"join: {name!r} states no nodata and does not cover rows {window.rows.start}.."
                     f"{window.rows.stop}, columns {window.cols.start}..{window.cols.stop} of the grid: "
-                    "say which value stands for no label, join(..., nodata=255)"
+                    "say which value stands for no label, join(..., nodata=255) or rasterize(..., nodata=255)"
                 )
 
     def outlines(self) -> list[Geometry]:
