@@ -317,7 +317,7 @@ def test_a_file_that_was_written_anew_is_opened_anew(tmp_path: Path) -> None:
 
 def test_gdal_reads_again_after_a_body_that_ended_early(tmp_path: Path) -> None:
     path = written(tmp_path / "strips.tif", noise(1, 400), compress="lzw")
-    with object_server(tmp_path) as server:
+    with object_server(tmp_path, process=True) as server:  # as above
         far = gp.rasters(server.href("strips.tif")).stack(resolution=10).chip(100)
         assert len(far) == 16
         assert reason(server.href("strips.tif")).startswith("gdal: ")
