@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import log
 
 from benchmarks.far_bars import far
 from benchmarks.found import Bar, Found, Missing, Results, ms, ratio
-from benchmarks.measures import DTYPES, JOBS, METHODS, PEERS, SERIES_PEERS
+from benchmarks.measures import DTYPES, JOBS, METHODS, PEERS, POLYGONS, SERIES_PEERS, SUFFIXES
 
 
 def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
@@ -14,7 +15,7 @@ def bars(results: Results, missing: Missing, *, threads: int) -> list[Bar]:
     found = Found(results, missing, threads)
     parts: list[Callable[[Found], Iterator[Bar]]] = [
         _decodes, _floors, _kernels, _peers, _random, _series, _mixing, _ranks, _hand_over, _memory, _scaling,
-        _choosing, _overhead, _steps, _training, _mapping, far,
+        _choosing, _overhead, _steps, _training, _mapping, far, _labels,
     ]  # fmt: skip
     return [bar for part in parts for bar in part(found)]
 
@@ -231,3 +232,17 @@ def _mapping(found: Found) -> Iterator[Bar]:
         yield Bar(
             "mapping", "peak RSS, an area 16 times as high / the smaller", growth, "<= 1.05", note or found.why(key)
         )
+
+
+def _labels(found: Found) -> Iterator[Bar]:
+    few, many = POLYGONS
+    for suffix in SUFFIXES:
+        keys = [f"labels {suffix} {polygons}" for polygons in POLYGONS]
+        if found.has(keys[1]):
+            small, large = (found.value(key, "chip") for key in keys)
+            whole, opening = (found.value(keys[1], field) for field in ("whole", "opening"))
+            times = {"chip": large, "file read whole for it": whole, "planning": opening}
+            note = ms(*((what, None if one is None else 1e3 * one) for what, one in times.items()))
+            asked = f"<= {log(many) / log(few):.2g}"
+            what = f"a chip of {many:,} polygons / of {few:,}, {suffix}"
+            yield Bar("labels", what, ratio(large, small), asked, note or found.why(*keys))

@@ -11,7 +11,7 @@ from typing import Any
 
 ROWS = (
     "kernels", "floors", "same-grid", "warped", "series", "random", "mixing", "ranks", "hand-over", "memory",
-    "scaling", "choosing", "overhead", "steps", "training", "mapping", "far",
+    "scaling", "choosing", "overhead", "steps", "training", "mapping", "far", "labels",
 )  # fmt: skip
 JOBS = ("same-grid", "warped")
 METHODS = ("nearest", "bilinear", "cubic")
@@ -39,6 +39,9 @@ NEEDS = {
     "odc_each": ("odc.stac",), "odc_xbatcher": ("odc.stac", "dask", "xbatcher"),
     "stackstac_xbatcher": ("stackstac", "dask", "xbatcher"), "xbatcher": ("xbatcher",),
 }  # fmt: skip
+
+SUFFIXES, POLYGONS = ("gpkg", "fgb", "parquet"), (2_000, 200_000)
+"""Of the files that labels are read of."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,10 @@ def measures(
         yield Measure("mapping throughput", "mapping:throughput", {"threads": threads, "chips": 4 * chips})
         sizes = {"threads": threads, "fewer": 8 if quick else 1}
         yield Measure("mapping memory", "mapping:memory", sizes, job="same-grid", once=True)
+    if "labels" in rows:
+        for suffix in SUFFIXES:
+            for polygons in POLYGONS:
+                yield Measure(f"labels {suffix} {polygons}", "labels:chip", {"polygons": polygons, "suffix": suffix})
     if "far" in rows:
         yield from _far(threads, chips, (200, 2_000) if quick else (5_000, 50_000), quick=quick)
 

@@ -35,8 +35,8 @@ def batches(plan: gp.Plan[Any], stats: Statistics) -> gp.Pipe[Any]:
 
 def main(size: int, steps: int, width: int, encoder: Path | None, out: Path) -> None:
     town = synthetic_town(out / "town", size=size)
-    imagery, label = gp.items(town.items), gp.rasters(town.label)
-    cubes = imagery.stack(BANDS, groupby="solar_day").join(label, name="building", nodata=UNKNOWN)
+    imagery = gp.items(town.items)
+    cubes = imagery.stack(BANDS, groupby="solar_day").rasterize(town.buildings, name="building", background=0)
     chips = cubes.chip(128, overlap=32, edge="shift")
     train, held_out = chips.split((0.75, 0.25), block=size / 2, buffer=20, seed=2)  # metres
     stats = train.statistics(variables=BANDS)
@@ -61,7 +61,8 @@ def main(size: int, steps: int, width: int, encoder: Path | None, out: Path) -> 
         print(f"{name}: {len(table)} buildings of {table.area.sum():,.0f} m²")
     (mapped,) = gp.items([kind]).stack({"kind": "data"})
     held = imagery.stack(BANDS, groupby="solar_day", geobox=mapped.odc.geobox)
-    held = held.join(gp.items([kind]), name="kind").join(label, name="truth")
+    held = held.join(gp.items([kind]), name="kind")
+    held = held.rasterize(town.buildings, name="truth", background=0, nodata=UNKNOWN)
     print(held.chip(128, edge="pad").read().scores("kind", "truth", classes=CLASSES))
     (image,) = held
     print("picture:", save_map(out / "buildings.png", image.isel(time=0), truth, found))

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from geopipes.errors import CatalogError, GridError, SourceError, StepError, UnknownBand
+from geopipes.labels import features as features_of
 from geopipes.labels import masks
 from geopipes.labels.features import longest_edge
 from geopipes.labels.packing import Packed
@@ -25,7 +26,9 @@ from geopipes.labels.packing import Packed
 halves = st.integers(-10, 130).map(lambda k: k / 2)
 places = st.one_of(halves, st.floats(-5, 60))
 points = st.lists(st.tuples(places, places), min_size=3, max_size=7)
-polygons = st.lists(points.map(shapely.Polygon), min_size=1, max_size=6)
+polygons = st.lists(points.map(shapely.Polygon), min_size=1, max_size=6).map(
+    lambda some: [*some, shapely.box(0, 0, 1, 1)]
+)
 
 
 @settings(max_examples=20)
@@ -94,7 +97,7 @@ def test_polygons_are_burnt_after_reprojection_and_cover_their_area(crs: str) ->
     spots = rng.uniform([100, 100], [1000, 800], (40, 2))
     squares = shapely.box(*(spots - 60).T, *(spots + 60).T)
     features = frame(shapely.get_parts(shapely.union_all(squares)), here).to_crs(crs)
-    longest = longest_edge(features.crs, here)
+    longest = longest_edge(features.crs.to_wkt(), here)
     assert longest is not None
     dense = features.segmentize(longest).to_crs(UTM)
     expected = rasterize(dense.geometry, here.shape, transform=here.affine, dtype="uint8")
@@ -285,3 +288,21 @@ def test_the_index_finds_what_touches_a_window(boxes: list[Any], window: Any) ->
     near &= (array[:, 1] <= bottom + height) & (array[:, 3] >= bottom)
     found = Packed.of(array).touching((left, bottom, left + width, bottom + height))
     np.testing.assert_array_equal(found, np.flatnonzero(near))
+
+
+def test_a_large_polygon_is_put_on_the_pixels_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    coast = shapely.Point(28, 20).buffer(19, quad_segs=4_000)
+    features = frame([coast, shapely.box(0, 0, 3, 3)]).to_crs(4326)
+    monkeypatch.setattr(masks, "SIDE", 8)
+    moved: list[int] = []
+    original = features_of.pixels
+
+    def counted(shapes: Any, *args: Any) -> Any:
+        moved.append(int(shapely.get_num_coordinates(shapes).sum()))
+        return original(shapes, *args)
+
+    monkeypatch.setattr(masks, "pixels", counted)
+    found = mask(cubes(grid()).rasterize(features, name="label", background=0))
+    assert len([points for points in moved if points > 10_000]) == 1
+    expected = rasterize(features.to_crs(UTM).geometry, grid().shape, transform=grid().affine)
+    assert (found.values != expected).sum() == 0

@@ -13,6 +13,7 @@ from geopipes.chips.mixing import by_scene, mix
 from geopipes.chips.places import ground, plane
 from geopipes.chips.plotting import explore, plot
 from geopipes.chips.pointing import around, at
+from geopipes.chips.scene_labels import scene_labels
 from geopipes.chips.seeking import seek, settle
 from geopipes.chips.tables import assign, column, query, table
 from geopipes.chips.triples import triplets
@@ -21,6 +22,6 @@ from geopipes.chips.windows import Windows, boxes
 __all__ = [
     "Coverage", "Edge", "Groups", "Matched", "Reading", "Sequences", "Windows", "around", "assign", "at", "away",
     "boxes", "by_scene", "chip", "column", "draw", "explore", "ground", "inside", "load", "look", "match_dates",
-    "measure", "mix", "pairs", "plane", "plot", "query", "sample", "seek", "sequences", "settle", "slices", "stratify",
-    "table", "triplets",
+    "measure", "mix", "pairs", "plane", "plot", "query", "sample", "scene_labels", "seek", "sequences", "settle",
+    "slices", "stratify", "table", "triplets",
 ]  # fmt: skip

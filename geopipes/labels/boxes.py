@@ -101,11 +101,11 @@ def boxes(
     vectors, coding = labels.opened
     grid = _grid(chip)
     height, width = grid.shape
-    around = bounds_of(slice(0, height), slice(0, width), grid, vectors.crs)
+    around = bounds_of(slice(0, height), slice(0, width), grid, vectors.wkt)
     features = vectors.within(around or (np.inf, np.inf, np.inf, np.inf))
     column_values = features.ids if coding.column is None else features.values[coding.column]
     numbers, kept = coding.encode(column_values)
-    shapes = shapely.make_valid(pixels(features.shapes, vectors.crs, grid))
+    shapes = shapely.make_valid(pixels(features.shapes, vectors.wkt, grid))
     if (shapely.get_dimensions(shapes) == 0).any():
         raise SourceError(f"boxes: {vectors.name} holds points, which have no extent; frame.buffer(...) gives them one")
     seen = shapely.clip_by_rect(shapes, 0, 0, width, height)

@@ -69,12 +69,12 @@ def check_shapes(name: str, ids: Array, shapes: Shapes) -> None:
         )
 
 
-def pixels(shapes: Shapes, crs: pyproj.CRS, grid: GeoBox) -> Shapes:
+def pixels(shapes: Shapes, crs: str, grid: GeoBox) -> Shapes:
     """Give geometries in the pixels of a grid: x along columns, y down the rows.
 
     Edges that a reprojection would bend are divided first, by a length that depends on CRS and grid alone.
     """
-    to, longest = _way(crs.to_wkt(), grids.key(grid))
+    to, longest = _way(crs, grids.key(grid))
     a, _, c, _, e, f = grid.affine[:6]
     # As GDAL inverts a geotransform: pixels are then those that it finds over the whole grid, bit for bit.
     scale, offset = (1 / a, 1 / e), (-c / a, -f / e)
@@ -88,22 +88,22 @@ def pixels(shapes: Shapes, crs: pyproj.CRS, grid: GeoBox) -> Shapes:
     return found
 
 
-def longest_edge(crs: pyproj.CRS, grid: GeoBox) -> float | None:
+def longest_edge(crs: str, grid: GeoBox) -> float | None:
     """Give the longest edge that reprojection to a grid bends by less than `BEND` pixels; None for any length.
 
     Returns
     -------
     in units of ``crs``
     """
-    return _way(crs.to_wkt(), grids.key(grid))[1]
+    return _way(crs, grids.key(grid))[1]
 
 
-def bounds_of(rows: slice, cols: slice, grid: GeoBox, crs: pyproj.CRS) -> Bounds | None:
+def bounds_of(rows: slice, cols: slice, grid: GeoBox, crs: str) -> Bounds | None:
     """Give the bounds, in another CRS, of pixels of a grid, a little wide; None where that shows nothing of them."""
     x, y = np.meshgrid(np.linspace(cols.start, cols.stop, LATTICE), np.linspace(rows.start, rows.stop, LATTICE))
     a, _, c, _, e, f = grid.affine[:6]
     x, y = a * x.ravel() + c, e * y.ravel() + f
-    to = _between(grids.crs_of(grid).to_wkt(), crs.to_wkt())
+    to = _between(str(grids.crs_of(grid)), crs)
     if to is not None:
         x, y = to.transform(x, y)
     there = np.isfinite(x) & np.isfinite(y)
@@ -118,8 +118,7 @@ def bounds_of(rows: slice, cols: slice, grid: GeoBox, crs: pyproj.CRS) -> Bounds
 def _way(crs: str, key: tuple[Any, ...]) -> tuple[pyproj.Transformer | None, float | None]:
     """Give what puts points onto the CRS of a grid, and the longest edge; None where the CRS is the same."""
     height, width, a, _, c, _, e, f, to = key
-    own, wanted = pyproj.CRS(crs), pyproj.CRS(to).to_wkt()
-    onto, back = _between(crs, wanted), _between(wanted, crs)
+    onto, back = _between(crs, to), _between(to, crs)
     if onto is None or back is None:
         return None, None
     x, y = np.meshgrid(np.linspace(0, width, LATTICE), np.linspace(0, height, LATTICE))
@@ -128,7 +127,7 @@ def _way(crs: str, key: tuple[Any, ...]) -> tuple[pyproj.Transformer | None, flo
     x, y = x[there], y[there]
     if len(x) == 0:
         return onto, None
-    step = float(min(np.hypot(np.ptp(x), np.ptp(y)) / LATTICE, 1.0 if own.is_geographic else np.inf))
+    step = float(min(np.hypot(np.ptp(x), np.ptp(y)) / LATTICE, 1.0 if pyproj.CRS(crs).is_geographic else np.inf))
     worst = 0.0
     for east, north in ((step, 0.0), (0.0, step), (step / 2, step / 2), (step / 2, -step / 2)):
         ends = [onto.transform(x + sign * east / 2, y + sign * north / 2) for sign in (-1, 0, 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from geopipes.datacubes.places import Places, assembled
 from geopipes.errors import SourceError
 from geopipes.labels.burning import Burn
 from geopipes.labels.coding import Coding
-from geopipes.labels.features import Features, bounds_of, pixels
+from geopipes.labels.features import Features, Shapes, bounds_of, pixels
 from geopipes.labels.keeping import Kept
 from geopipes.labels.sources import Vectors
 from geopipes.read.engines import dataset as laid_out
@@ -34,8 +34,8 @@ SIDE = 512
 BUDGET = 128 * 2**20
 """Bytes of blocks that a process keeps of one mask."""
 
-IDS = "id"
-"""Stands for the features' own numbers, which instances are told by."""
+LARGE, BYTES = 2_000, 16
+"""Points of a feature from which on it is kept, put on the pixels; and bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Rule:
         else:
             column = features.ids if self.coding.column is None else features.values[self.coding.column]
             values, kept = self.coding.encode(column)
-        area = shapely.area(shapely.make_valid(shapes)) if self.overlap in ("smallest", "largest") else features.ids
+        area = _area(shapes) if self.overlap in ("smallest", "largest") else features.ids
         turn = -1 if self.overlap in ("first", "smallest") else 1
         first = np.zeros(len(area)) if self.priority is None else features.values[self.priority].astype(float)
         order = np.lexsort((features.ids, turn * area, first))
@@ -139,8 +139,13 @@ class MaskCube(Cube):
         """The blocks that this process has burnt."""
         return Kept(BUDGET, lambda block: block.nbytes)
 
+    @cached_property
+    def large(self) -> Kept[Shapes]:
+        """The large features that this process has put on the pixels, by id."""
+        return Kept(BUDGET, lambda shapes: BYTES * int(shapely.get_num_coordinates(shapes).sum()))
+
     def __getstate__(self) -> dict[str, Any]:
-        made = ("blocks", "stack")
+        made = ("blocks", "large", "reader", "stack")
         return {name: value for name, value in super().__getstate__().items() if name not in made}
 
     @cached_property
@@ -192,18 +197,28 @@ class MaskCube(Cube):
         corner = (down * SIDE, across * SIDE)
         # All touched, a feature counts from the pixel's edge on; reprojected, it may lie a little beside where it was.
         rows, cols = (slice(at - 2, at + SIDE + 2) for at in corner)
-        bounds = bounds_of(rows, cols, self.grid, self.vectors.crs)
+        bounds = bounds_of(rows, cols, self.grid, self.vectors.wkt)
         out = np.full((SIDE, SIDE), self.rule.background, self.rule.dtype)
         if bounds is None:
             return out
         features = self.vectors.within(bounds)
-        shapes = pixels(features.shapes, self.vectors.crs, self.grid)
+        shapes = self._projected(features)
         finite = np.flatnonzero(np.isfinite(shapely.bounds(shapes)).all(axis=1))  # some are out of its CRS
         burn, values = self.rule.burn(features.take(finite), shapes[finite])
         which = burn.block(*corner, (SIDE, SIDE), all_touched=self.rule.all_touched, name=self.rule.name)
         covered = which >= 0
         out[covered] = values.astype(self.rule.dtype)[which[covered]]
         return out
+
+    def _projected(self, features: Features) -> Shapes:
+        """Put features on the pixels of the grid; large ones, which lie in many blocks, once."""
+        large = shapely.get_num_coordinates(features.shapes) >= LARGE
+        shapes = features.shapes.copy()
+        shapes[~large] = pixels(shapes[~large], self.vectors.wkt, self.grid)
+        for at in np.flatnonzero(large).tolist():
+            one = partial(pixels, shapes[[at]], self.vectors.wkt, self.grid)
+            shapes[at] = self.large.get(int(features.ids[at]), one)[0]
+        return shapes
 
     def document(self) -> dict[str, Any]:
         """Say what decides the pixels, for a fingerprint."""
@@ -212,6 +227,14 @@ class MaskCube(Cube):
         coding = self.rule.coding
         codes = "ids" if coding is None else [coding.column, _pairs(coding.codes), coding.rest]
         return {"rule": rule | numbers | {"dtype": str(self.rule.dtype), "codes": codes}} | self.vectors.document()
+
+
+def _area(shapes: Shapes) -> Array:
+    """Give areas, of what is not valid as it is burnt."""
+    area = shapely.area(shapes)
+    wrong = np.flatnonzero(~shapely.is_valid(shapes))
+    area[wrong] = shapely.area(shapely.make_valid(shapes[wrong]))
+    return np.asarray(area)
 
 
 def class_attributes(coding: Coding | None) -> dict[str, Any]:

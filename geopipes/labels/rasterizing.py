@@ -123,7 +123,7 @@ def check_touching(vectors: Vectors, cubes: Cubes, name: str) -> None:
     there = []
     for cube in cubes.cubes:
         height, width = cube.geobox.shape
-        box = bounds_of(slice(0, height), slice(0, width), cube.geobox, vectors.crs)
+        box = bounds_of(slice(0, height), slice(0, width), cube.geobox, vectors.wkt)
         if box is not None and left <= box[2] and right >= box[0] and bottom <= box[3] and top >= box[1]:
             return
         there.append(box)

@@ -15,20 +15,37 @@ if TYPE_CHECKING:
     import pystac
     import xarray as xr
 
-    from geopipes import labels, steps
+    from geopipes import datacubes, labels, steps
+    from geopipes.datacubes.arranging import PerBand
     from geopipes.labels.coding import Classes
     from geopipes.labels.rasterizing import Overlap
     from geopipes.labels.remapping import Other
     from geopipes.pipe.pipes import Pipe
+    from geopipes.read.bands import Bands
 else:
-    labels, steps = (LazyModule(f"geopipes.{name}") for name in ("labels", "steps"))
+    datacubes, labels, steps = (LazyModule(f"geopipes.{name}") for name in ("datacubes", "labels", "steps"))
 
 T = TypeVar("T")
 Datasets = TypeVar("Datasets", bound="LabelChain[xr.Dataset]")
 
 
 class LabelChain(Chain[T]):
-    """The part of `Pipe` that makes labels."""
+    """The part of `Pipe` that makes labels, and takes images one by one."""
+
+    def stack_each(
+        self: LabelChain[pystac.Item],
+        bands: Bands = None,
+        *,
+        resampling: str | PerBand = "nearest",
+        dtype: str | PerBand | None = None,
+        nodata: float | PerBand | None = None,
+    ) -> Pipe[xr.Dataset]:
+        """Make a cube of each item, on its own grid: see `geopipes.datacubes.stack_each`."""
+        options: dict[str, Any] = {"resampling": resampling, "dtype": dtype, "nodata": nodata}
+        text = steps.call("stack_each", bands, **steps.given(datacubes.stack_each, options))
+        self._need("items", text)
+        each = self._whole(text, lambda scenes: datacubes.stack_each(scenes, bands, **options), "cubes")
+        return cast("Pipe[xr.Dataset]", each)
 
     def rasterize(
         self: LabelChain[xr.Dataset],

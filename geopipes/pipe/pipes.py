@@ -49,8 +49,8 @@ Datasets = TypeVar("Datasets", bound="Pipe[xr.Dataset]")
 
 PLAN_VERBS = (
     "assign", "away", "by_scene", "explore", "kfold", "match_dates", "measure", "pairs", "plot", "query", "read",
-    "sample", "sequences", "settle", "shuffle", "split", "split_by_column", "split_by_polygon", "split_by_time",
-    "stratify", "table", "triplets",
+    "sample", "scene_labels", "sequences", "settle", "shuffle", "split", "split_by_column", "split_by_polygon",
+    "split_by_time", "stratify", "table", "triplets",
 )  # fmt: skip
 """What a plan alone has."""
 

@@ -230,6 +230,17 @@ class Plan(Pipe[T]):
         """Show the chips on a map one can move: see `geopipes.chips.explore`."""
         return chips.explore(self._value.get(), *(plan._value.get() for plan in plans), by=by)
 
+    def scene_labels(
+        self,
+        table: pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        on: str = "item",
+        columns: str | list[str] | None = None,
+    ) -> Plan[T]:
+        """Give each chip the labels of the item that it shows: see `geopipes.chips.scene_labels`."""
+        text = steps.call("scene_labels", table, **steps.given(chips.scene_labels, {"on": on, "columns": columns}))
+        return self._whole(text, lambda windows: chips.scene_labels(windows, table, on=on, columns=columns))
+
     # Splits.
 
     def kfold(self, k: int, *, block: float, buffer: float = 0.0, seed: int) -> tuple[tuple[Plan[T], Plan[T]], ...]:

@@ -87,7 +87,7 @@ class Fetching:
         with self._lock:
             for file, offset, count in wanted:
                 piece = self._piece(file, offset, count)
-                if piece.state in (State.IDLE, State.QUEUED):
+                if piece.state in (State.IDLE, State.QUEUED) and piece.error is None:
                     self._queue.add(piece, now=True)
             self._begin()
 
@@ -125,7 +125,6 @@ class Fetching:
                         self._drop(piece)
                     raise error
                 if piece.state in (State.IDLE, State.QUEUED):
-                    piece.asked = True
                     self._queue.add(piece, now=True)
                     self._begin()
                 settled = piece.settled = piece.settled or Event()
@@ -314,10 +313,8 @@ class Fetching:
 
     def _arrived(self, piece: Piece, error: BaseException | None) -> None:
         if error is None and self._pieces.get((piece.file, piece.start)) is piece:
-            piece.state = State.HERE
+            piece.state, piece.error = State.HERE, None
         else:
             self._leave(piece)
-            if error is not None and piece.asked:
-                piece.error = error
-        piece.asked = False
+            piece.error = error
         piece.settle()

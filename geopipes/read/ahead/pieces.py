@@ -45,15 +45,15 @@ class Piece:
     uses : how many chips to come need it, as far as the plan has told
     state : where it stands
     job : the request that brings it, or brought it
-    asked : whether somebody waits for it and is to be told what went wrong; a failed fetch ahead is forgotten
+    error : why it could not be fetched, for whoever takes it: who waits before the next try
     settled : set when it is here or has failed; made by whoever waits
     """
 
-    __slots__ = ("asked", "error", "file", "job", "settled", "start", "state", "stop", "uses")
+    __slots__ = ("error", "file", "job", "settled", "start", "state", "stop", "uses")
 
     def __init__(self, file: FarFile, start: int, stop: int) -> None:
         self.file, self.start, self.stop = file, start, stop
-        self.uses, self.state, self.asked = 0, State.IDLE, False
+        self.uses, self.state = 0, State.IDLE
         self.job: Job | None = None
         self.settled: Event | None = None
         self.error: BaseException | None = None

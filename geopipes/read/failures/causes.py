@@ -85,6 +85,11 @@ def classified(error: BaseException, *, remote: bool) -> Cause:
     return Cause("corrupt" if damaged else "transient")
 
 
+def replaced(error: BaseException) -> bool:
+    """Say whether a read failed as the file is another one than when its header was read: it has to be opened anew."""
+    return any(getattr(one, "changed", False) for one in _chain(error))
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Give an error, what caused it, and so on; some of rasterio's go in circles."""
     seen: set[int] = set()
