@@ -259,7 +259,7 @@ def test_faults_are_of_their_kind(land: Synthetic, kind: Any, expected: str) -> 
     assert caught.value.retry_after is None
 
 
-def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path: Path) -> None:
+def test_what_fails_ahead_is_met_once_by_whoever_needs_it(tmp_path: Path) -> None:
     path = written(tmp_path / "raster.tif", noise(1, 300), **TILED)
     with object_server(tmp_path) as server, closing(Fetching(requests=2, budget=10**7)) as fetched:
         file: Any = files.opened(source(server.href("raster.tif")))
@@ -269,6 +269,8 @@ def test_what_fails_ahead_is_forgotten_and_fetched_by_whoever_needs_it(tmp_path:
         fetched.begin()
         while len(server.requests) < 2:
             time.sleep(0.01)
+        with pytest.raises(StoreError, match="503"):
+            fetched.take(file, *tile)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
         assert [request.status for request in server.requests] == [206, 503, 206]
 
