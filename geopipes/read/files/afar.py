@@ -32,7 +32,8 @@ class FarFile(CogFile):
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
         self._tiles, self._located, self._size = tiles, (signed, location), head.size
-        self._etag, self.version, self.name = head.etag, head.version, name_of(location)
+        self._etag, self._kept = head.etag, head.kept
+        self.version, self.name = head.version, name_of(location)
 
     @property
     def location(self) -> Location:
@@ -60,8 +61,11 @@ class FarFile(CogFile):
             if meta["size"] != self._size or (self._etag and meta["e_tag"] and meta["e_tag"] != self._etag):
                 raise StoreError(CHANGED, kind="corrupt", changed=True)
         except StoreError as error:
-            if error.changed:
+            if error.changed:  # to wait is of no use: it is to be opened anew
                 forget(self.location)
+                anew = StoreError(str(error), kind="corrupt", changed=True)
+                anew.outdated = self._kept
+                raise anew from None
             raise
         return memoryview(data)
 
