@@ -46,18 +46,25 @@ _kept = _Kept()
 
 
 class GdalFile(File):
-    """A file read by GDAL; each thread opens the levels that it reads."""
+    """A file read by GDAL; each thread opens the levels that it reads.
+
+    Parameters
+    ----------
+    alpha : the band that is 0 where there is no measurement; None for none
+    """
 
     kind = "gdal"
     failures = GDAL_ERRORS
 
-    def __init__(
-        self, source: Source, signed: str, layout: Layout, reason: str, raster: rasterio.DatasetReader
-    ) -> None:
+    def __init__(self, source: Source, signed: str, layout: Layout, reason: str, alpha: int | None) -> None:
         super().__init__(source, signed, layout, reason)
         self.part = FROM_AFAR if far(signed) else BY_GDAL
-        self._alpha = alpha_band(raster)
-        self._keep((self, 0, signed), raster)
+        self._alpha = alpha
+
+    def opened(self, raster: rasterio.DatasetReader) -> GdalFile:
+        """Keep its full resolution, which is open already, for this thread to read; give the file."""
+        self._keep((self, 0, self._signed), raster)
+        return self
 
     def close(self) -> None:
         """Close what this thread has open of it; other threads close theirs when they need the place."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import rasterio
@@ -16,10 +17,10 @@ from geopipes.meters import OPENING, holding, timed
 from geopipes.read.failures import Signature, check_lost, persist
 from geopipes.read.files.afar import FarFile
 from geopipes.read.files.bycog import CogFile, identity
-from geopipes.read.files.bygdal import GdalFile, close_rasters, layout_of, levels_of
+from geopipes.read.files.bygdal import GdalFile, alpha_band, close_rasters, layout_of, levels_of
 from geopipes.read.files.checks import check_bands, check_header
 from geopipes.read.files.fitting import Unfit, fit, fit_path
-from geopipes.read.files.layouts import File, named
+from geopipes.read.files.layouts import File, Layout, named
 from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Source
 from geopipes.read.stores import Location, head, known, located
@@ -158,19 +159,15 @@ def _chosen(source: Source, signed: str) -> File:
     """Open by byte ranges where that is proven, else by GDAL."""
     location = located(signed)
     if location is not None:
-        try:
+        with suppress(_Unread):
             return _far(source, signed, location)
-        except Unfit as unfit:
-            return _by_gdal(source, signed, str(unfit), open_raster(signed))
     raster = open_raster(signed)
     try:
-        layout = layout_of(raster, ())
-        check_header(layout, source)
-        check_bands(layout, source)
-        path = local_path(signed)
-        found = fit_path(raster, path, layout)
-    except Unfit as unfit:
-        return _by_gdal(source, signed, str(unfit), raster)
+        layout, path = _checked(raster, source), local_path(signed)
+        try:
+            found = fit_path(raster, path, layout)
+        except Unfit as unfit:
+            return _by_gdal(source, signed, str(unfit), raster, signed).opened(raster)
     except BaseException:
         raster.close()
         raise
@@ -179,44 +176,54 @@ def _chosen(source: Source, signed: str) -> File:
     return CogFile(source, signed, layout, found.reason, path=path, tiles=found.tiles)
 
 
-def _by_gdal(source: Source, signed: str, reason: str, raster: rasterio.DatasetReader) -> File:
-    try:
-        layout = layout_of(raster, ())
-        check_header(layout, source)
-        check_bands(layout, source)
-        layout = layout_of(raster, levels_of(raster, signed))
-        return GdalFile(source, signed, layout, reason, raster)
-    except BaseException:
-        raster.close()
-        raise
+def _checked(raster: rasterio.DatasetReader, source: Source) -> Layout:
+    """Give what GDAL says of a raster, without its levels, if that is what its item states."""
+    layout = layout_of(raster, ())
+    check_header(layout, source)
+    check_bands(layout, source)
+    return layout
 
 
-def _opened_header(name: str) -> rasterio.DatasetReader:
-    """Open a header as a file of GDAL's own."""
-    try:
-        return rasterio.open(name)
-    except RasterioError as error:
-        raise Unfit("the file is no TIFF that GDAL opens by its header") from error
+def _by_gdal(source: Source, signed: str, reason: str, raster: rasterio.DatasetReader, name: str) -> GdalFile:
+    """Give a file that GDAL reads; ``name`` is what the raster was opened as."""
+    layout = layout_of(raster, levels_of(raster, name))
+    return GdalFile(source, signed, layout, reason, alpha_band(raster))
 
 
 def _far(source: Source, signed: str, location: Location) -> File:
-    """Open a file in a store by its header, of which GDAL says what it means.
+    """Open a TIFF in a store by its header, of which GDAL says what it means: it holds the GIL where it waits.
 
     Raises
     ------
-    Unfit
-        it is to be read by GDAL
+    _Unread
+        a header is not all there is to know
     """
     header = head(location)
     with as_file(header) as name, _opened_header(name) as raster:
-        layout = layout_of(raster, ())
-        if layout.geobox.crs is None:
-            raise Unfit("the header states no CRS: a file beside it may")
-        check_header(layout, source)
-        check_bands(layout, source)
-        found = fit(raster, header.read, layout, name)
+        layout = _checked(raster, source)
+        try:
+            found = fit(raster, header.read, layout, name)
+        except Unfit as unfit:
+            return _by_gdal(source, signed, str(unfit), raster, name)
         layout = layout_of(raster, found.levels)
     return FarFile(source, signed, layout, found.reason, location=location, head=header, tiles=found.tiles)
+
+
+class _Unread(Exception):
+    """A file whose header alone tells too little: no TIFF, or without a CRS, which a file beside it may hold."""
+
+
+@contextmanager
+def _opened_header(name: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a header as a file of GDAL's own."""
+    try:
+        raster = rasterio.open(name)
+    except RasterioError as error:
+        raise _Unread from error
+    with raster:
+        if raster.crs is None:
+            raise _Unread
+        yield raster
 
 
 def _forget() -> None:
