@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from benchmarks.world import World
-from geopipes import pixels
+from geopipes import composites, pixels
 
 Array = np.ndarray[Any, Any]
 
@@ -47,6 +48,7 @@ def chip() -> xr.Dataset:
     data |= {f"r_{name}": (dims, rng.random(size, np.float32), {"scaled": True}) for name in ("blue", "red", "nir")}
     data["dem"] = (("y", "x"), 500 + 50 * rng.random((SIDE, SIDE), np.float32), {"joined": True})
     data["valid"] = (dims, np.broadcast_to(np.arange(SIDE) > SIDE // 20, size).copy())  # a scene's edge
+    data["clear"] = (dims, data["valid"][1] & ~np.isin(data["scl"][1], CLOUDS))
     days = np.datetime64("2024-05-01", "ns") + np.arange(DATES) * np.timedelta64(5, "D")
     grid = GeoBox.from_bbox((500_000, 5_000_000, 502_560, 5_002_560), crs="EPSG:32633", resolution=10)
     return xr.Dataset(data, {"time": days}).assign_coords(xr_coords(grid, always_yx=True))
@@ -99,6 +101,44 @@ def _slope(arrays: Mapping[str, Array]) -> Array:
     return slope
 
 
+def _medians(arrays: Mapping[str, Array]) -> list[Array]:
+    """Take the medians of the first three dates and of the other three: 14 days hold three dates."""
+    hidden = np.where(arrays["clear"], np.float32(0), np.float32(np.nan))
+    found = [arrays[name] + hidden for name in BANDS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of pixels without any
+        return [np.nanmedian(band[part], axis=0) for band in found for part in (slice(0, 3), slice(3, 6))]
+
+
+def _best(arrays: Mapping[str, Array]) -> list[Array]:
+    scores = np.where(arrays["clear"], arrays["nir"], 0)
+    found = []
+    for part in (slice(0, 3), slice(3, 6)):
+        best = scores[part].argmax(axis=0)[None]
+        found += [np.take_along_axis(arrays[name][part], best, axis=0)[0] for name in BANDS]
+    return found
+
+
+def _filled(arrays: Mapping[str, Array]) -> list[Array]:
+    """Fill gaps linearly, by the places of the dates before and after each."""
+    clear, day = arrays["clear"], np.arange(DATES)[:, None, None]
+    before = np.maximum.accumulate(np.where(clear, day, -1), axis=0)
+    after = np.minimum.accumulate(np.where(clear, day, DATES)[::-1], axis=0)[::-1]
+    there = (before >= 0) & (after < DATES)
+    low, high = np.clip(before, 0, None), np.clip(after, None, DATES - 1)
+    share = np.where(there, (day - low) / np.maximum(high - low, 1), np.nan).astype(np.float32)
+    found = []
+    for name in BANDS:
+        one, other = (np.take_along_axis(arrays[name], at, axis=0).astype(np.float32) for at in (low, high))
+        found.append(one + (other - one) * share)
+    return found
+
+
+def _series(chip: xr.Dataset) -> xr.Dataset:
+    """Give the eight bands, valid where there are no clouds."""
+    return chip[[*BANDS, "clear"]].rename(clear="valid")
+
+
 REFLECTANCE = {"B": "r_blue", "R": "r_red", "N": "r_nir"}
 
 STEPS: dict[str, Row] = {
@@ -110,6 +150,9 @@ STEPS: dict[str, Row] = {
     "mask_values": Row(lambda c: pixels.mask_values(c, "scl", CLOUDS), _clouds),
     "mask_clouds": Row(lambda c: pixels.mask_clouds(c, "scl"), _clouds),
     "mask_clouds, dilate=4": Row(lambda c: pixels.mask_clouds(c, "scl", dilate=4), _dilated),
+    "composite 14D, median": Row(lambda c: composites.composite(_series(c), "14D", "median"), _medians),
+    "composite 14D, best": Row(lambda c: composites.composite(_series(c), "14D", "max", by="nir"), _best),
+    "fill_gaps": Row(lambda c: composites.fill_gaps(_series(c), "linear"), _filled),
     "slope": Row(lambda c: pixels.slope(c, "dem"), _slope),
 }
 """Every step that is measured; a new one is a line more."""

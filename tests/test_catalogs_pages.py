@@ -19,7 +19,7 @@ import pytest
 from shapely.geometry import box, mapping
 
 import geopipes as gp
-from geopipes.catalogs import pages, search
+from geopipes.catalogs import search
 from geopipes.errors import CatalogError
 from geopipes.testing import serve
 
@@ -172,13 +172,6 @@ def test_a_server_that_asks_for_an_hour_is_down(front: Front, waits: list[float]
     with pytest.raises(CatalogError, match="page 2, after 3 items: APIError"):
         names(front)
     assert not waits
-
-
-def test_waits_double_up_to_a_limit_and_differ() -> None:
-    for number in range(1, 12):
-        full = min(0.25 * 2 ** (number - 1), 30)
-        drawn = [pages.wait(number) for _ in range(20)]
-        assert full / 2 <= min(drawn) < max(drawn) <= full
 
 
 def test_an_error_names_page_and_cause_and_the_search_goes_on_there(front: Front, waits: list[float]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geopipes as gp
+from geopipes import fingerprints
+from geopipes.chips import Windows
 from geopipes.composites import composite, fill_gaps, interpolate
 from geopipes.errors import StepError, UnknownBand
 from geopipes.testing import Synthetic, synthetic_scenes
@@ -149,6 +153,28 @@ def test_the_whole_pixel_is_that_of_the_best_date() -> None:
     assert best["cloud"].item() == 1.0
 
 
+def test_a_date_without_the_band_is_not_the_best() -> None:
+    dataset = make(np.array([[[1, 2]], [[3, 4]]], np.uint16))
+    dataset = dataset.assign(ndvi=(("time", "y", "x"), np.array([[[np.nan, np.nan]], [[0.1, np.nan]]])))
+    best = composite(dataset, "all", "max", by="ndvi")
+    assert best["b"].values.tolist() == [[[3, 0]]]
+    assert best["valid"].values.tolist() == [[[True, False]]]
+
+
+@pytest.mark.parametrize(
+    "method", ["median", "mean", "min", "max", "mode", "first", "last", "nearest", "forward", "linear"]
+)
+def test_truth_stays_truth_or_becomes_a_share(method: str) -> None:
+    values = np.array([[[True, True]], [[False, False]], [[True, False]]])
+    dataset = make(values, [[[True, False]], [[True, False]], [[True, False]]])
+    filled = method in ("nearest", "forward", "linear")
+    found = (fill_gaps(dataset, method) if filled else composite(dataset, "all", method))["b"]
+    assert found.dtype == (np.float32 if method in ("median", "mean", "linear") else bool)
+    seen, missing = found.values[0, 0]
+    assert seen == {"min": False, "mean": np.float32(2 / 3)}.get(method, True)
+    assert np.isnan(missing) if found.dtype == np.float32 else not missing
+
+
 def test_integers_hold_nodata_where_nothing_was_measured() -> None:
     dataset = make(np.full((2, 1, 2), 7, np.int16), [[[True, False]], [[True, False]]])
     dataset["b"].attrs = {"nodata": -9, "units": "m"}
@@ -234,6 +260,25 @@ def test_the_range_searched_is_kept_when_frozen(series: Synthetic, tmp_path: Any
     assert not any(seen[:2])
     assert any(seen[2:5])
     assert np.isnan(chip["red"].values[0]).all()
+
+
+def test_another_period_or_range_is_another_fingerprint(series: Synthetic) -> None:
+    plan = cubes(series).chip(96, coverage="any")
+    chains = [
+        plan.composite("14D", "first"), plan.composite("month", "first"), plan.composite("month", "last"),
+        plan.composite("month", "first", span=("2024-04", "2024-07")), plan.fill_gaps("nearest"),
+        plan.interpolate("month", "nearest"),
+    ]  # fmt: skip
+    windows = [chain._value.get() for chain in chains]
+    assert len({fingerprints.fingerprint(one) for one in windows}) == len(chains)
+    for one in windows:
+        again = pickle.loads(pickle.dumps(one))
+        assert fingerprints.fingerprint(again) == fingerprints.fingerprint(one)
+        xr.testing.assert_identical(again[0].load(), one[0].load())
+    whole = cubes(series)._value.get().cubes[0]
+    wider = replace(whole.base, stack=replace(whole.base.stack, span=(np.datetime64("2023"), np.datetime64("2025"))))
+    documents = [fingerprints.describe(Windows.of((cube,), (96, 96), row=0, col=0)) for cube in (whole.base, wider)]
+    assert documents[0] != documents[1]
 
 
 def test_gaps_are_filled_between_dates() -> None:

@@ -253,6 +253,16 @@ def test_the_readme_s_other_code_runs(tmp_path: Path) -> None:
     assert "bounds the rest" in run(script)
 
 
+def test_the_readme_s_failures_are_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "readme.py"
+    script.write_text(next(block for block in BLOCKS if "gp.Ledger(" in block), encoding="utf-8")
+    text = run(script)
+    delivered, skipped, planned = figure(r"(\d+) delivered \+ 0 filtered \+ (\d+) skipped = (\d+) planned", text)
+    assert 0 < skipped < delivered + skipped == planned
+    assert figure(r"(\d+) chips more, (\d+) still to be read", text) == (skipped, 0)
+
+
 def test_the_readme_s_map_is_judged(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text(next(block for block in BLOCKS if "area_estimates(" in block), encoding="utf-8")

@@ -374,18 +374,14 @@ def truth(fields: Synthetic) -> dict[int, xr.Dataset]:
     return {int(chip["chip"]): chip for chip in planned(fields.items).read()}
 
 
-def passing(seed: int) -> list[Fault]:
-    """Give what is gone at the next try: of each kind some."""
-    return [
-        Fault("busy", share=0.1, retry_after=0.05, seed=seed),
-        Fault("slow_down", share=0.1, retry_after=0.05, seed=seed),
-        Fault("error", share=0.1, seed=seed),
-        Fault("truncated", share=0.1, seed=seed),
-        Fault("short", share=0.1, seed=seed),
-        Fault("overlong", share=0.1, seed=seed),
-        Fault("stalled", share=0.03, seed=seed),
-        Fault("refused", share=0.1, seed=seed),
-    ]
+PASSING: dict[tuple[int, str], tuple[Any, ...]] = {
+    (2, "red"): ("busy", "truncated"),
+    (2, "scl"): ("slow_down", "refused"),
+    (3, "red"): ("error", "short"),
+    (3, "nir"): ("overlong", "corrupt"),
+    (3, "scl"): ("stalled",),
+}
+"""What each byte range of a file meets before it is served: by date and asset."""
 
 
 @dataclass(frozen=True)
@@ -395,11 +391,11 @@ class Weather:
     server: ObjectServer
     plan: gp.Plan[xr.Dataset]
     lost: frozenset[int]
-    lasting: list[Fault]
+    faults: list[Fault]
 
     def rage(self, seed: int) -> None:
-        """Let other requests fail than before."""
-        self.server.faults = [*self.lasting, *passing(seed)]
+        """Let everything go wrong once more."""
+        self.server.faults = [replace(fault, seed=seed) for fault in self.faults]
 
     def check_raged(self) -> None:
         """Make sure that everything that can go wrong did."""
@@ -416,16 +412,18 @@ def storm(fields: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         copy.write_bytes(path.read_bytes())
     names = [item.id for item in fields.items]
     spoil(folder / names[2] / "nir.tif", row=1, col=0)
-    lasting = [
+    faults = [
         Fault("missing", times=None, paths=f"{names[0]}/red.tif"),
         Fault("forbidden", times=None, paths=f"{names[1]}/scl.tif"),
     ]
+    for (date, asset), kinds in PASSING.items():
+        faults += [Fault(kind, paths=f"{names[date]}/{asset}.tif", retry_after=0.05) for kind in kinds]
     with object_server(folder) as server:
         plan = planned(rehung(fields, server.href))
         windows = plan._value.get()
         spoilt = (windows.time == 2) & (windows.row >= 256) & (windows.col < 256)
         lost = windows.ids[(windows.time < 2) | spoilt]
-        yield Weather(server, plan, frozenset(lost.tolist()), lasting)
+        yield Weather(server, plan, frozenset(lost.tolist()), faults)
 
 
 def spoil(path: Path, *, row: int, col: int) -> None:

@@ -105,7 +105,7 @@ NAMES: dict[str, tuple[xr.Dataset, str, dict[str, Any], dict[str, str]]] = {
         scene("B04", "B05", "B08", "B8A", B04=SENTINEL2, B05=SENTINEL2, B08=SENTINEL2, B8A=SENTINEL2), "NDREI", {},
         {"N": "B08", "RE1": "B05"},
     ),
-    "Sentinel-2, as said": (scene("B04", "B08"), "NDVI", {"platform": "sentinel-2c"}, {"R": "B04", "N": "B08"}),
+    "Sentinel-2, as said": (scene("B04", "B08"), "NDVI", {"platform": "Sentinel 2C"}, {"R": "B04", "N": "B08"}),
     "Landsat 8": (scene("SR_B4", "SR_B5"), "NDVI", {"platform": "landsat-8"}, {"R": "SR_B4", "N": "SR_B5"}),
     "Landsat 7": (scene("SR_B3", "SR_B4"), "NDVI", {"platform": "LANDSAT_7"}, {"R": "SR_B3", "N": "SR_B4"}),
     "nir08 of Landsat": (
@@ -179,6 +179,10 @@ ERRORS: dict[str, tuple[Step, type[Exception], str]] = {
     ),
     "a constant": (lambda data: pixels.spectral_index(data, "SAVI", l=1.0), StepError, r"l=1.0\): no formula has that"),
     "no default": (lambda data: pixels.spectral_index(data, "NIRvP"), StepError, r"say its \['PAR'\].*PAR=..."),
+    "a platform": (
+        lambda data: pixels.spectral_index(data, "NDVI", platform="sentinel-3a"), StepError,
+        r"platform='sentinel-3a'\): its bands are not known; did you mean 'sentinel2a'",
+    ),
     "a variable": (
         lambda data: pixels.spectral_index(data, "NDVI", bands={"N": "nri"}), UnknownBand, "did you mean 'nir'",
     ),

@@ -15,13 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 
+import geopipes as gp
 from geopipes.errors import CacheWarning, StepError
 from geopipes.read import kept
+from geopipes.read.files import close_files
 from geopipes.read.hrefs import unsigned
 from geopipes.read.kept import Head, Store, database, places
 from geopipes.read.kept.database import PAGE, SLACK, Database
+from geopipes.read.stores import heads
+from geopipes.read.tiles import shared
+from geopipes.testing import Fault, object_server
 
 MB = 2**20
 
@@ -91,7 +99,7 @@ def test_headers_are_found_again_in_another_process(cache: Path) -> None:
         "print(head.size, head.etag, len(head.data), kept.head('https://a/c.tif'), kept.head('https://a/d.tif'))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == f"12345 \"etag\" {len(here.data)} Head(data=b'', size=0, etag=None, more=()) None\n"
+    assert out.stdout == f"12345 \"etag\" {len(here.data)} Head(data=b'', size=0, etag=None, more=(), kept=True) None\n"
     assert out.stderr == ""
     kept.forget_head("https://a/b.tif")
     assert kept.head("https://a/b.tif") is None
@@ -276,7 +284,7 @@ def _text(path: Path) -> None:
     path.write_text("this is no database" * 1000)
 
 
-def _cut(path: Path) -> None:
+def _ended(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: 5 * PAGE + 100])
 
 
@@ -301,7 +309,7 @@ def _of_others(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("damage", [_text, _cut, _torn, _emptied, _of_others])
+@pytest.mark.parametrize("damage", [_text, _ended, _torn, _emptied, _of_others])
 def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "a.sqlite"
     for _ in range(2):  # the second takes the place of the first
@@ -501,3 +509,76 @@ def test_another_process_that_writes_for_long_is_no_error(tmp_path: Path, monkey
     other.close()
     assert (store.get("name"), store.get("other")) == (b"x", None)
     store.close()
+
+
+# Plugged in: files in a store.
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    """Make a folder with one tiled raster."""
+    (tmp_path / "store").mkdir()
+    _written(tmp_path / "store" / "a.tif", seed=0)
+    return tmp_path / "store" / "a.tif"
+
+
+def _written(path: Path, seed: int) -> Any:
+    pixels = np.random.default_rng(seed).integers(1, 3000, (1, 256, 256), "uint16")
+    profile = {
+        "driver": "GTiff", "width": 256, "height": 256, "count": 1, "dtype": "uint16", "crs": "EPSG:32633",
+        "transform": Affine(10, 0, 500_000, 0, -10, 5_500_000), "tiled": True, "blockxsize": 64, "blockysize": 64,
+        "compress": "deflate", "nodata": 0,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels)
+    return pixels[0]
+
+
+def _pixels(url: str, disk: Path, chips: slice = slice(None)) -> dict[int, Any]:
+    """Read chips of the raster, as another program would."""
+    shared().forget()
+    close_files()
+    heads.forget_all()
+    plan = gp.rasters(f"{url}/a.tif").stack(resolution=10).chip(64)
+    return {int(chip.chip): chip["data"].values.squeeze() for chip in plan[chips].read(threads=2, disk=disk)}
+
+
+def _cut(whole: Any, number: int) -> Any:
+    row, col = divmod(number, 4)
+    return whole[64 * row : 64 * row + 64, 64 * col : 64 * col + 64]
+
+
+def test_bytes_that_made_no_sense_are_not_kept(raster: Path, cache: Path, tmp_path: Path) -> None:
+    with rasterio.open(raster) as file:
+        whole = file.read(1)
+    with object_server(raster.parent, faults=[Fault("corrupt", share=0.7, after=1)]) as server:
+        found = _pixels(server.url, tmp_path / "disk")
+        assert any(request.fault == "corrupt" for request in server.requests)
+        assert all(np.array_equal(pixels, _cut(whole, number)) for number, pixels in found.items())
+        before = len(server.requests)
+        again = _pixels(server.url, tmp_path / "disk")
+        assert len(server.requests) == before
+    assert len(again) == 16
+    assert all(np.array_equal(pixels, found[number]) for number, pixels in again.items())
+
+
+def test_a_file_that_was_replaced_is_noticed_with_the_next_byte(raster: Path, cache: Path, tmp_path: Path) -> None:
+    with object_server(raster.parent) as server:
+        _pixels(server.url, tmp_path / "disk", slice(0, 3))
+        before = len(server.requests)
+        whole = _written(raster, seed=1)
+        old = _pixels(server.url, tmp_path / "disk", slice(0, 3))
+        assert len(server.requests) == before  # as README says
+        assert not np.array_equal(old[0], _cut(whole, 0))
+        found = _pixels(server.url, tmp_path / "disk", slice(3, 16))
+        assert all(np.array_equal(pixels, _cut(whole, number)) for number, pixels in found.items())
+        found = _pixels(server.url, tmp_path / "disk")
+        assert all(np.array_equal(pixels, _cut(whole, number)) for number, pixels in found.items())
+        before = len(server.requests)
+        assert len(_pixels(server.url, tmp_path / "disk")) == 16
+        assert len(server.requests) == before
+
+
+def test_read_refuses_a_budget_below_nothing() -> None:
+    with pytest.raises(StepError, match=r"read\(disk_budget=-1\): give bytes of disk"):
+        gp.rasters("a.tif").stack().chip(64).read(disk="tiles", disk_budget=-1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import numpy as np
 import pystac
 import pytest
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 import geopipes as gp
 from geopipes import pixels
 from geopipes.errors import SourceError, StepError
+from geopipes.read.scales import scale_of
+from geopipes.read.sources import Source
 from geopipes.testing import Synthetic
 
 Change = Callable[[pystac.Item], None]
@@ -141,6 +146,12 @@ def sentinel2(baseline: str | None, *, flag: bool | None = None, bands: float | 
     return change
 
 
+def scale_alone(item: pystac.Item) -> None:
+    sentinel2("05.09", bands=0.0)(item)
+    for key in ("red", "nir"):
+        del item.assets[key].extra_fields["raster:bands"][0]["offset"]
+
+
 RULE: dict[str, tuple[Change, Any, float]] = {
     "old baseline": (sentinel2("02.14"), True, 0.0),
     "new baseline": (sentinel2("05.09"), True, -0.1),
@@ -148,6 +159,7 @@ RULE: dict[str, tuple[Change, Any, float]] = {
     "not applied": (sentinel2("05.09", flag=False), True, -0.1),
     "all agree": (sentinel2("05.09", flag=True, bands=0.0), True, 0.0),
     "bands and baseline agree": (sentinel2("04.00", bands=-0.1), True, -0.1),
+    "bands that state no offset": (scale_alone, True, -0.1),
     "bands alone": (sentinel2(None, bands=-0.1), True, -0.1),
     "the flag is believed": (sentinel2("05.09", flag=True, bands=-0.1), "flag", 0.0),
     "the bands are believed": (sentinel2("05.09", flag=True, bands=-0.1), "bands", -0.1),
@@ -220,9 +232,15 @@ def test_landsat_and_stac_1_1(land: Synthetic) -> None:
             fields |= {"raster:scale": 0.5, "raster:offset": 1.5, "data_type": "uint16", "nodata": band["nodata"]}
             fields["bands"] = [{"name": key, "eo:common_name": key}]
 
-    for change, (scale, offset) in ((landsat, (2.75e-5, -0.2)), (modern, (0.5, 1.5))):
+    def thermal(item: pystac.Item) -> None:
+        landsat(item)
+        item.assets["ST_B10"] = item.assets.pop("red")
+        item.assets["ST_B10"].extra_fields["eo:bands"] = [{"name": "ST_B10", "common_name": "lwir11"}]
+
+    cases = {"red": (landsat, (2.75e-5, -0.2)), "nir": (modern, (0.5, 1.5)), "ST_B10": (thermal, (0.00341802, 149.0))}
+    for asset, (change, (scale, offset)) in cases.items():
         items = told(land, change).filter(lambda item: "14T" in item.id)
-        cube, stored = (whole(items.stack(["red"], resolution=10, rescale=say)) for say in (True, False))
+        cube, stored = (whole(items.stack({"red": asset}, resolution=10, rescale=say)) for say in (True, False))
         expected = (stored["red"].values.astype(float) * scale + offset).astype(np.float32)
         valid = stored["valid"].values
         np.testing.assert_array_equal(cube["red"].values[valid], expected[valid])
@@ -278,3 +296,45 @@ def test_the_flag_of_sentinel2_33t_is_right(real_data: Path) -> None:
     assert water.sum() > 100
     assert 0 < np.nanpercentile(flag["red"].values[water], 1) < 0.05
     assert np.median(bands["red"].values[water]) < 0  # which reflectance is not
+
+
+@pytest.mark.real
+def test_items_of_real_catalogues(real_data: Path) -> None:
+    """What items of today's catalogues tell of their pixels, by asset."""
+    stac = real_data / "stac"
+    expected: dict[str, dict[str, Any]] = {
+        "api_responses/pc_sentinel-2-l2a_search_15of33.json": {"B04": (1e-4, 0.0), "B8A": (1e-4, 0.0), "SCL": None},
+        "api_responses/earthsearch_v0_s2_cogs.json": {"B04": (1e-4, 0.0), "B05": (1e-4, 0.0), "SCL": None},
+        "api_responses/pc_landsat-8-c2-l2_search_10of250.json": {
+            "SR_B4": (2.75e-5, -0.2), "QA_PIXEL": None, "SR_QA_AEROSOL": None,
+        },
+        "odc_items/LC08_L2SP_028030_20200114_20200824_02_T1_SR.json": {"nir08": (2.75e-5, -0.2)},
+        "api_responses/earthsearch_mixed_s1_s2_filter.json": {"hh": None},
+        "item_oddities/stac_raster_v1.json": {"red": (1.0, 0.0)},
+    }  # fmt: skip
+    for name, scales in expected.items():
+        item = _first(stac / name, scales)
+        found = {asset: scale_of(item, _source(item, asset), True) for asset in scales}
+        assert found == scales, name
+    item = _first(stac / "api_responses/earthsearch_mixed_s2_filter.json", ["wvp", "red"])
+    assert scale_of(item, _source(item, "wvp"), True) == (0.001, 0.0)
+    with pytest.raises(SourceError, match="contradicts itself"):
+        scale_of(item, _source(item, "red"), True)
+    assert scale_of(item, _source(item, "red"), "flag") == (1e-4, 0.0)
+
+
+def _first(path: Path, assets: Iterable[str]) -> pystac.Item:
+    """Give the first item that has these assets, with those alone."""
+    document = json.loads(path.read_text())
+    for feature in document.get("features", [document]):
+        there = {key: asset for key, asset in feature["assets"].items() if key in assets}
+        if len(there) == len([*assets]):
+            return pystac.Item.from_dict(feature | {"assets": there})
+    raise AssertionError(f"{path}: no item with {assets}")
+
+
+def _source(item: pystac.Item, asset: str) -> Source:
+    grid = GeoBox((1, 1), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633")
+    dtype = np.dtype("uint8" if asset == "SCL" else "uint16")
+    time = np.datetime64("2024-01-01", "ns")
+    return Source(item.assets[asset].href, (1,), grid, dtype, 0, item.id, item.collection_id, asset, time)

@@ -145,11 +145,8 @@ def test_who_may_not_read_is_told_what_to_write(land: Synthetic, bucket: Bucket,
     items = bucket.items(land)
     with bucket.guarded():
         told(bucket, **who)
-        with pytest.raises(
-            ReadError, match=r's3://scenes answered 403 .*gp\.storage\("s3://scenes", credentials='
-        ) as e:
+        with pytest.raises(ReadError, match=r's3://scenes answered 403 .*gp\.storage\("s3://scenes", credentials='):
             chips(items)
-        assert isinstance(e.value.__cause__, ReadError | StoreError)
         location = located(items[0].assets["red"].href)
         assert location is not None
         with pytest.raises(StoreError) as refused:

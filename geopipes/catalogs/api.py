@@ -17,9 +17,10 @@ from pystac_client.warnings import DoesNotConformTo
 from shapely.geometry import box, mapping, shape
 
 from geopipes.catalogs.documents import read_item
-from geopipes.catalogs.pages import RETRIES, Asker, PageError, paged
+from geopipes.catalogs.pages import Asker, PageError, paged
 from geopipes.catalogs.scenes import Scenes, unique
 from geopipes.errors import CatalogError
+from geopipes.read.failures import RETRIES
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -19,18 +18,12 @@ from requests import ConnectionError as NotConnected
 from requests import Response, Timeout
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from geopipes.read.failures.policies import LONGEST_ASKED
+from geopipes.read.failures.trying import wait
+
 T = TypeVar("T")
 
 Json = dict[str, Any]
-
-RETRIES = 6
-"""Tries after the first: with the waits between them 8 to 16 seconds, which outlast most of a server's bad moments."""
-
-FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
-"""Seconds before the second try, doubled for each that follows, and the most of them."""
-
-LONGEST_ASKED = 300.0
-"""Seconds up to which a server's Retry-After is obeyed; one that asks for more is taken to be down."""
 
 PASSING = (408, 425, 429)
 """Answers that may be others later, beside those from 500 on."""
@@ -107,18 +100,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0)
     except (TypeError, ValueError):
         return None
-
-
-def wait(number: int, asked: float | None = None) -> float:
-    """Give the seconds to wait before a try, the first after a failure being 1: drawn, so that not all come at once.
-
-    Parameters
-    ----------
-    number : of the try
-    asked : by the server, the least
-    """
-    full = min(FIRST_WAIT * 2.0 ** (number - 1), LONGEST_WAIT)
-    return full * (1 + random.random()) / 2 if asked is None else asked + full * random.random() / 4
 
 
 @dataclass

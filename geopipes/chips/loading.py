@@ -32,6 +32,9 @@ OUTLOOK_USES = 2000
 OUTLOOK_CHIPS = 4
 """Chips ahead that are looked at before each is read, until the outlook is full."""
 
+OUTLOOK_FAR = 32
+"""The same where tiles lie in stores: neighbours are fetched together if they are known before one of them is begun."""
+
 OPENED_CHIPS = 64
 """Chips ahead whose files are opened at a time, where that waits for the network."""
 
@@ -231,9 +234,10 @@ class Outlook:
             try:
                 while position not in self._told and self._tell_next(patient=True):
                     pass
-                for _ in range(OUTLOOK_CHIPS):
+                for _ in range(OUTLOOK_FAR if self._stored else OUTLOOK_CHIPS):
                     if self._ahead >= OUTLOOK_USES or not self._tell_next(patient=False):
                         break
+                self.fetched.begin()
                 while self._begun:
                     self._ahead -= self._told.pop(self._begun.popleft(), 0)
             finally:

@@ -12,7 +12,7 @@ import xarray as xr
 from geopipes import steps
 from geopipes.composites import kernels
 from geopipes.composites.periods import Named, Periods, Span, dates_of
-from geopipes.composites.series import Array, Methods, along, floating, kept, lying, methods, missing, on_dates
+from geopipes.composites.series import Array, Methods, along, bits, floating, kept, lying, methods, missing, on_dates
 from geopipes.errors import StepError, UnknownBand
 
 BLENDS = ("median", "mean", "quantile", "min", "max")
@@ -57,7 +57,8 @@ def composite(
     Returns
     -------
     the Dataset with one time step for each period, whether a chip has dates in it or not. ``time`` is where periods
-    begin; named windows have the coordinate ``period``, too. ``valid`` is True where any date was. Median, mean and
+    begin; named windows have the coordinate ``period``, too. ``valid`` is True where any date was (and had the band
+    ``by``). Median, mean and
     quantile are floats, NaN where nothing was measured; others keep their dtype, and hold their nodata (or 0) there.
     Variables without time stay as they are
 
@@ -65,7 +66,7 @@ def composite(
     ------
     StepError
         for a period or method that cannot be, a period longer than the range, windows that overlap or lie outside it,
-        and for means of bands that seem to hold classes (8 bits, a known quality band)
+        and for means of bands that hold classes or flags (`geopipes.kinds.is_categorical`)
     UnknownBand
         for a variable that is not there
     """
@@ -93,6 +94,8 @@ def composite(
         else:
             reducing = partial(_reduce, **dealt, way=way, q=q, fill=fill)
             variables[name] = along(reducing, dtype, len(periods), variable, valid, attrs=attrs)
+    if by:  # a date without the band is none
+        variables["valid"] = xr.Variable(("time", "y", "x"), best[str(method)].data >= 0, valid.attrs)
     return on_dates(dataset, variables, periods.begins, periods.names)
 
 
@@ -121,9 +124,9 @@ def _reduce(
     elif way == "mean":
         kernels.means(*given, lying(out))
     elif way == "mode":
-        kernels.modes(*given, fill, lying(out))
+        kernels.modes(*given, bits(fill), lying(out))
     else:
-        kernels.extremes(*given, way == "max", fill, lying(out))
+        kernels.extremes(*given, way == "max", bits(fill), lying(out))
     return out
 
 
@@ -139,7 +142,7 @@ def _choose(scores: Array, valid: Array, *, members: Array, begins: Array, way: 
 def _take(values: Array, chosen: Array, *, members: Array, begins: Array, fill: np.generic) -> Array:
     """Give values at the dates chosen, (period, ..., y, x)."""
     out = np.empty((len(chosen), *values.shape[1:]), fill.dtype)
-    kernels.taken(lying(values), chosen, members, begins, fill, lying(out))
+    kernels.taken(lying(values), chosen, members, begins, bits(fill), lying(out))
     return out
 
 

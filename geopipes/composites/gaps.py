@@ -14,7 +14,7 @@ import xarray as xr
 from geopipes import steps
 from geopipes.composites import kernels
 from geopipes.composites.periods import Dates, Periods, Span, dates_of
-from geopipes.composites.series import Array, Methods, along, floating, kept, lying, methods, missing, on_dates
+from geopipes.composites.series import Array, Methods, along, bits, floating, kept, lying, methods, missing, on_dates
 from geopipes.errors import StepError
 
 HOW = {"nearest": kernels.NEAREST, "forward": kernels.FORWARD, "linear": kernels.LINEAR}
@@ -98,8 +98,9 @@ def _bridged(dataset: xr.Dataset, wanted: Dates, method: Methods, max_gap: Gap, 
     chosen = methods(dataset, method, [*HOW], ("linear",), call)
     if not (np.diff(dates) > np.timedelta64(0)).all():
         raise StepError(f"{call}: needed are dates of which each is later than the one before; sort or group them")
-    gap = _nanoseconds(max_gap, call)
-    given: dict[str, Any] = {"times": dates.astype(np.int64), "wanted": wanted.astype(np.int64), "longest": gap}
+    first = min(dates[0], wanted[0])
+    times, others = ((every - first).astype("m8[us]").astype(np.int64) for every in (dates, wanted))
+    given: dict[str, Any] = {"times": times, "wanted": others, "longest": _microseconds(max_gap, call)}
     valid = dataset.variables["valid"]
     variables: dict[str, xr.Variable] = {}
     for name, way in chosen.items():
@@ -114,17 +115,17 @@ def _bridged(dataset: xr.Dataset, wanted: Dates, method: Methods, max_gap: Gap, 
     return on_dates(dataset, variables, wanted)
 
 
-def _nanoseconds(gap: Gap, call: str) -> int:
+def _microseconds(gap: Gap, call: str) -> int:
     """Read the longest gap."""
     if gap is None:
-        return np.iinfo(np.int64).max
+        return kernels.FAR // 2
     try:
         length = pd.Timedelta(gap)
     except ValueError as error:
         raise StepError(f"{call}, max_gap={gap!r}: give a length of time, '30D'") from error
     if not length > pd.Timedelta(0):
         raise StepError(f"{call}, max_gap={gap!r}: give a length of time above 0, '30D'")
-    return int(length.value)
+    return int(length / pd.Timedelta(1, "us"))
 
 
 def _between(
@@ -133,7 +134,7 @@ def _between(
     """Give values on other dates, (date, ..., y, x)."""
     out = np.empty((len(wanted), *values.shape[1:]), fill.dtype)
     known = np.empty(lying(out).shape, bool)
-    kernels.bridged(lying(values), valid, times, wanted, how, longest, fill, lying(out), known)
+    kernels.bridged(lying(values), valid, times, wanted, how, longest, bits(fill), lying(out), known)
     return out
 
 
@@ -142,6 +143,8 @@ def _known(valid: Array, *, times: Array, wanted: Array, longest: int, ways: Seq
     whole = np.ones((len(wanted), *valid.shape[1:]), bool)
     known = np.empty((len(wanted), 1, *valid.shape[1:]), bool)
     for how in ways:
-        kernels.bridged(lying(valid), valid, times, wanted, how, longest, False, lying(np.empty_like(whole)), known)
+        kernels.bridged(
+            lying(valid), valid, times, wanted, how, longest, bits(np.False_), lying(np.empty_like(whole)), known
+        )
         whole &= known[:, 0]
     return whole

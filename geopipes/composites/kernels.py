@@ -184,6 +184,9 @@ def taken(values: Array, chosen: Array, members: Places, begins: Places, fill: A
 NEAREST, FORWARD, LINEAR = 0, 1, 2
 """How values come to dates between those measured."""
 
+FAR = 1 << 60
+"""Stands for the time to a date that is not there; longer than any gap that is bridged, in microseconds."""
+
 
 @compiled
 def bridged(
@@ -192,40 +195,42 @@ def bridged(
 ) -> None:  # fmt: skip
     """Write values at other dates, of those measured before and after each.
 
-    ``times`` and ``wanted`` rise; ``longest`` is the longest gap bridged, in their unit; ``known`` (wanted, band, y, x)
-    gets whether there is a value
+    ``times`` and ``wanted`` rise, from 0; ``longest`` is the longest gap bridged, in their unit; ``known`` (wanted,
+    band, y, x) gets whether there is a value
     """
-    bands, height, width = values.shape[1:]
-    line = np.empty(len(times), np.int64)
+    dates, bands, height, width = values.shape
+    before, after = np.empty((dates + 1, width), values.dtype), np.empty((dates + 1, width), values.dtype)
+    since, until = np.empty((dates + 1, width), np.int64), np.empty((dates + 1, width), np.int64)
+    place = np.searchsorted(times, wanted, side="right")
     for band in range(bands):
         for y in range(height):
-            for x in range(width):
-                n = 0
-                for place in range(len(times)):
-                    value = values[place, band, y, x]
-                    if valid[place, y, x] & (value == value):
-                        line[n] = place
-                        n += 1
-                k = 0
-                for w in range(len(wanted)):
-                    when = wanted[w]
-                    while k < n and times[line[k]] <= when:
-                        k += 1
-                    before = line[k - 1] if k > 0 else -1
-                    after = line[k] if k < n else -1
-                    back = when - times[before] if before >= 0 else -1
-                    ahead = times[after] - when if after >= 0 else -1
-                    place = -1
-                    if back == 0 or (how == FORWARD and 0 <= back <= longest):
-                        place = before
+            before[0], after[dates], since[0], until[dates] = fill, fill, -FAR, FAR
+            for date in range(dates):
+                for x in range(width):
+                    value = values[date, band, y, x]
+                    there = valid[date, y, x] & (value == value)
+                    before[date + 1, x] = value if there else before[date, x]
+                    since[date + 1, x] = times[date] if there else since[date, x]
+            for date in range(dates - 1, -1, -1):
+                for x in range(width):
+                    value = values[date, band, y, x]
+                    there = valid[date, y, x] & (value == value)
+                    after[date, x] = value if there else after[date + 1, x]
+                    until[date, x] = times[date] if there else until[date + 1, x]
+            for w in range(len(wanted)):
+                when, at = wanted[w], place[w]
+                for x in range(width):
+                    back, ahead = when - since[at, x], until[at, x] - when
+                    low, high = before[at, x], after[at, x]
+                    if how == LINEAR:
+                        there = (back == 0) | (back + ahead <= longest)
+                        between = low + (high - np.float64(low)) * (back / (back + ahead))
+                        out[w, band, y, x] = low if back == 0 else between if there else fill
                     elif how == NEAREST:
-                        place = before if before >= 0 and (after < 0 or back <= ahead) else after
-                        if (back if place == before else ahead) > longest:
-                            place = -1
-                    elif how == LINEAR and before >= 0 and after >= 0 and back + ahead <= longest:
-                        low, high = float(values[before, band, y, x]), float(values[after, band, y, x])
-                        out[w, band, y, x] = low + (high - low) * (back / (back + ahead))
-                        known[w, band, y, x] = True
-                        continue
-                    out[w, band, y, x] = values[place, band, y, x] if place >= 0 else fill
-                    known[w, band, y, x] = place >= 0
+                        there = min(back, ahead) <= longest
+                        nearest = low if back <= ahead else high
+                        out[w, band, y, x] = nearest if there else fill
+                    else:
+                        there = back <= longest
+                        out[w, band, y, x] = low if there else fill
+                    known[w, band, y, x] = there

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,27 +60,8 @@ class Periods:
             return _named(period, begin, end, call)
         if isinstance(period, str) and period == "all":
             return cls(np.array([begin], "M8[ns]"), np.array([end + NANOSECOND], "M8[ns]"))
-        offset = _offset(period, call)
-        # What pandas names by its last day, "ME" and "W", begins a day later.
-        ahead = type(offset).__name__.endswith("End") or isinstance(offset, pd.offsets.Week)
-        shift, last = pd.Timedelta(int(ahead), "D"), pd.Timestamp(end)
-        edges = [offset.rollback(pd.Timestamp(begin).floor("D") - shift)]
-        while edges[-1] + shift <= last:
-            edges.append(edges[-1] + offset)
-            if len(edges) > MOST:
-                raise StepError(
-                    f"{call}: more than {MOST:,} periods from {_day(begin)} to {_day(end)}; use longer ones"
-                )
-        edges = [edge + shift for edge in edges]
-        # A range of whole days: the search's last second is not a day's.
-        whole = last.floor("D") + pd.Timedelta(1, "D") - pd.Timestamp(begin).floor("D")
-        if len(edges) == 2 and edges[1] - edges[0] > whole:
-            raise StepError(
-                f"{call}: the period lasts {(edges[1] - edges[0]).days} days, longer than the range, {_day(begin)} to "
-                f"{_day(end)}: use a shorter one, period='all' for one composite of all dates, or a longer span="
-            )
-        every = np.array([edge.to_datetime64() for edge in edges], "M8[ns]")
-        return cls(every[:-1], every[1:])
+        edges = _edges(_offset(period, call), pd.Timestamp(begin), pd.Timestamp(end), call)
+        return cls(edges[:-1], edges[1:])
 
     def members(self, dates: Dates) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Give the places of the dates of each period, period by period and in order of time; and their bounds.
@@ -176,6 +158,29 @@ def _offset(period: Any, call: str) -> pd.offsets.BaseOffset:
     if offset is None or offset.n < 1:
         raise StepError(f"{call}: the period {period!r} has no length; use '14D' or 'month'")
     return offset
+
+
+@lru_cache(maxsize=64)  # all chips have the same
+def _edges(offset: pd.offsets.BaseOffset, begin: pd.Timestamp, end: pd.Timestamp, call: str) -> Dates:
+    """Give where periods begin that hold a range, and where the last one ends."""
+    # What pandas names by its last day, "ME" and "W", begins a day later.
+    ahead = type(offset).__name__.endswith("End") or isinstance(offset, pd.offsets.Week)
+    shift = pd.Timedelta(int(ahead), "D")
+    edges = [offset.rollback(begin.floor("D") - shift)]
+    while edges[-1] + shift <= end:
+        edges.append(edges[-1] + offset)
+        if len(edges) > MOST:
+            raise StepError(f"{call}: more than {MOST:,} periods from {begin:%F} to {end:%F}; use longer ones")
+    length = edges[1] - edges[0]
+    # A range of whole days: the search's last second is not a day's.
+    if len(edges) == 2 and length > end.floor("D") + pd.Timedelta(1, "D") - begin.floor("D"):
+        raise StepError(
+            f"{call}: the period lasts {length.days} days, longer than the range, {begin:%F} to {end:%F}: use a "
+            "shorter one, period='all' for one composite of all dates, or a longer span="
+        )
+    found = np.array([(edge + shift).to_datetime64() for edge in edges], "M8[ns]")
+    found.flags.writeable = False
+    return found
 
 
 def _named(windows: Named, begin: np.datetime64, end: np.datetime64, call: str) -> Periods:

@@ -110,6 +110,11 @@ def lying(values: Array) -> Array:
     return values.view(np.uint8 if values.dtype == bool else values.dtype).reshape(len(values), -1, *values.shape[-2:])
 
 
+def bits(number: np.generic) -> np.generic:
+    """Give a number as kernels take it, truth as 0 or 1."""
+    return np.uint8(number) if isinstance(number, np.bool_) else number
+
+
 def on_dates(
     dataset: xr.Dataset, variables: Mapping[str, xr.Variable], dates: Dates, names: Sequence[str] | None = None
 ) -> xr.Dataset:
@@ -120,8 +125,9 @@ def on_dates(
     dates : (time,), which state the same range as those before
     names : of the dates, as a coordinate ``period``
     """
-    coords: dict[str, Any] = {"time": ("time", dates, dataset["time"].attrs)}
+    coords = {name: v for name, v in dataset.coords.variables.items() if "time" not in v.dims}
+    coords["time"] = xr.Variable("time", dates, dataset.variables["time"].attrs)
     if names is not None:
-        coords["period"] = ("time", list(names))
-    still = dataset.drop_dims("time").assign(variables).assign_coords(coords)
-    return still[[*dataset.data_vars]]
+        coords["period"] = xr.Variable("time", list(names))
+    whole = {name: variables.get(str(name), dataset.variables[name]) for name in dataset.data_vars}
+    return xr.Dataset(whole, coords, dataset.attrs)

@@ -35,6 +35,7 @@ class Files:
         self.known = self.assumed = 0
         self._files: dict[tuple[str, str, str], File] = {}
         self._kinds: dict[Any, File] = {}
+        self._hrefs: dict[File, str] = {}
         self._sizes: dict[File, float] = {}
 
     def __call__(self, source: Source) -> File:
@@ -57,6 +58,7 @@ class Files:
         finally:
             assuming.reset(token)
         self.known += 1
+        self._hrefs[file] = source.href
         return file
 
     def stored(self, planes: Planes, level: int, row: int, col: int) -> list[tuple[File, int, int]]:
@@ -76,7 +78,7 @@ class Files:
             height, width = file.layout.levels[0].shape
             size = COMPRESSED * file.layout.dtypes[0].itemsize
             with suppress(OSError, ValueError):  # it is no local file
-                whole = os.stat(local_path(file._href)).st_size
+                whole = os.stat(local_path(self._hrefs.get(file, ""))).st_size
                 size = whole / (height * width * file.layout.count * (PYRAMID if len(file.layout.levels) > 1 else 1))
             self._sizes[file] = size
         return self._sizes[file]

@@ -129,7 +129,7 @@ def _needs(seen: Seen, chips: int) -> Needs:
     later = seen.chips - seen.chips // 2
 
     def all_of(name: str) -> int:
-        first, last = getattr(half, name), getattr(whole, name)
+        first, last = int(getattr(half, name)), int(getattr(whole, name))
         return last + round((last - first) / later * (chips - seen.chips))
 
     every = Tally(**{name: all_of(name) for name in vars(whole)})

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import send_handle
@@ -123,7 +123,7 @@ class Crew:
             if there is no memory for another slot
         """
         with self._held():
-            for group in range(start, stop):
+            for group in range(start, stop) if run in self._begun else ():  # else it was left meanwhile
                 layout, slot = self._layout, self._slot()
                 self._parts[run, group] = _Parts(slot, layout, len(self._workers))
                 self._tell(Make(run, group, None if slot is None else slot.number, layout))
@@ -304,6 +304,7 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # which lets interrupts through once it has started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -112,8 +112,11 @@ class Mosaic:
 
     def _document(self) -> fingerprints.Document:
         rules = {name: fingerprints.value_document(vars(rule)) for name, rule in self.options.rules.items()}
+        policy = self._source.policy
         return {
             "plan": fingerprints.describe(self._source.windows),
+            # What could be read is the same; how a map with holes came about is to be known.
+            **({} if policy.on_error == "raise" else {"on_error": policy.on_error}),
             "steps": [_document(op) for op in self._ops],
             "stitch": {"of": [*self.options.of], "blend": self.options.blend, "rules": rules},
         }

@@ -12,6 +12,7 @@ from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StepError
 from geopipes.pixels.spectral import (
     catalogue,
+    check_platform,
     evaluated,
     find,
     formula,
@@ -88,8 +89,8 @@ def spectral_index(
     Raises
     ------
     StepError
-        for an index or a constant that is not known, and where a formula needs reflectance and a band holds whole
-        numbers as stored
+        for an index, a constant or a platform that is not known, and where a formula needs reflectance and a band holds
+        whole numbers as stored
     UnknownBand
         if a band that an index needs is not there
     """
@@ -106,6 +107,7 @@ def indexing(
 ) -> list[Edit]:
     """Tell what `spectral_index` does to a Dataset; its pixels are not looked at."""
     known(dataset, list((bands or {}).values()))
+    check_platform(platform)
     wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     used = {word for name in wanted for word in words(formula(name))}
     for constant in constants:

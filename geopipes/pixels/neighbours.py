@@ -41,19 +41,16 @@ def dilated(marked: xr.Variable, radius: int) -> xr.Variable:
 
 
 def _grown(marked: Array, *, radius: int) -> Array:
-    """Grow (..., y, x) by a disk: it is one run of columns for each of its rows, and a run is a difference of sums."""
+    """Grow (..., y, x) by a disk, from its outer rows inward: each is a run that is no shorter than that before."""
     height, width = marked.shape[-2:]
-    found = marked.copy()
-    if not marked.any():
-        return found
-    sums = np.zeros((*marked.shape[:-1], width + 2 * radius + 1), np.int32)
-    np.cumsum(marked, axis=-1, out=sums[..., radius + 1 : radius + 1 + width])
-    sums[..., radius + 1 + width :] = sums[..., radius + width, None]
-    for down in range(radius + 1):
+    found, run, reach = marked.copy(), marked.copy(), 0
+    for down in range(radius, -1, -1):
         half = isqrt(radius**2 - down**2)
-        first, last = radius - half, radius + half + 1
-        run = sums[..., last : last + width] > sums[..., first : first + width]
-        left = max(height - down, 0)
+        for across in range(reach + 1, half + 1):
+            left = max(width - across, 0)
+            run[..., across:] |= marked[..., :left]
+            run[..., :left] |= marked[..., across:]
+        reach, left = half, max(height - down, 0)
         found[..., down:, :] |= run[..., :left, :]
         found[..., :left, :] |= run[..., down:, :]
     return found

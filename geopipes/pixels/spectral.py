@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -37,8 +37,8 @@ COMMON: Mapping[str, tuple[str, ...]] = {
 """The common names of STAC's extension eo that mean a band, those of Sentinel-2's red edges on Earth Search, and
 polarisations: the first one that is there."""
 
-TWO_NIR = ("sentinel-2", "sentinel2")
-"""Platforms that have a wide near infrared (N) beside the narrow one that is called nir08 (N2); of Landsat it is N."""
+TWO_NIR = "sentinel2"
+"""Begins platforms with a wide near infrared, N, beside the narrow one called nir08, N2; Landsat's nir08 is N."""
 
 OLI_NIR = {"N": {"landsat8": "B5", "landsat9": "B5"}}
 """What spyndex's table of platforms leaves out: the near infrared of OLI, which its indices for OLI call N."""
@@ -138,7 +138,7 @@ def is_ratio(text: str, bands: list[str], numbers: Mapping[str, float | None]) -
     with np.errstate(all="ignore"):
         once = evaluated(text, {band: np.float64(value) for band, value in values.items()}, numbers)
         again = evaluated(text, {band: np.float64(value * 1e4) for band, value in values.items()}, numbers)
-    return bool(np.isclose(once, again, rtol=1e-9, equal_nan=True))
+    return bool(np.isclose(once, again, rtol=1e-9))
 
 
 def find(dataset: xr.Dataset, band: str, given: Mapping[str, str], platform: str | None) -> str | None:
@@ -157,12 +157,16 @@ def find(dataset: xr.Dataset, band: str, given: Mapping[str, str], platform: str
     for common in COMMON.get(band, ()):
         found = [name for name, v in variables.items() if common in _called(name, v)]
         if common == "nir08" and band == "N":  # where a wide one is not there, and on Sentinel-2 not even then
-            found = [name for name in found if not _platform(variables[name], platform).startswith(TWO_NIR)]
+            found = [
+                name
+                for name in found
+                if not any(key.startswith(TWO_NIR) for key in _platforms(variables[name], platform))
+            ]
         if found:
             return min(found, key=lambda name: name.lower() != common)
     for name, variable in variables.items():
         own = {_plain(word) for word in (name, str(variable.attrs.get("band", "")))}
-        if own & set(_own_names(band, _platform(variable, platform))):
+        if own & _own_names(band, _platforms(variable, platform)):
             return name
     return band if band in variables else None
 
@@ -172,19 +176,39 @@ def _called(name: str, variable: xr.DataArray) -> set[str]:
     return {name.lower(), str(variable.attrs.get("common_name", name)).lower()}
 
 
-def _platform(variable: xr.DataArray, platform: str | None) -> str:
-    return str(platform or variable.attrs.get("platform", "")).lower()
+def _platforms(variable: xr.DataArray, platform: str | None) -> set[str]:
+    """Give the platforms of a variable as spyndex writes them, ``sentinel2a``."""
+    return spelled(str(platform or variable.attrs.get("platform", "")))
 
 
-def _own_names(band: str, platforms: str) -> Iterable[str]:
+def spelled(platforms: str) -> set[str]:
+    """Write platforms, with commas between them, as spyndex does; of Sentinel-2 it knows A and B."""
+    keys = {re.sub(r"[^a-z0-9]", "", word) for word in platforms.lower().split(",")} - {""}
+    return {"sentinel2a" if key in ("sentinel2", "sentinel2c") else key for key in keys}
+
+
+def check_platform(platform: str | None) -> None:
+    """Refuse a platform whose bands are not known.
+
+    Raises
+    ------
+    StepError
+        names the near ones
+    """
+    there = {key for band in catalogue().bands.values() for key, own in vars(band).items() if hasattr(own, "band")}
+    if platform is not None and not spelled(platform) <= there:
+        raise StepError(
+            f"spectral_index(platform={platform!r}): its bands are not known{nearest(platform, there)} Known are "
+            f"{', '.join(sorted(there))}; say which variable is which band, bands={{'N': ..., 'R': ...}}"
+        )
+
+
+def _own_names(band: str, platforms: set[str]) -> set[str]:
     """Give what platforms call a band, as ``_plain`` writes it; nothing where they differ."""
     known = catalogue().bands
     stated = {key: own.band for key, own in vars(known[band]).items() if hasattr(own, "band")} if band in known else {}
-    stated |= OLI_NIR.get(band, {})
-    keys = {re.sub(r"[^a-z0-9]", "", word) for word in platforms.split(",")} - {""}
-    keys = {"sentinel2a" if key in ("sentinel2", "sentinel2c") else key for key in keys}
-    names = {stated.get(key) for key in keys}
-    return {_plain(name) for name in names if name} if len(names) == 1 else ()
+    names = {(stated | OLI_NIR.get(band, {})).get(key) for key in platforms}
+    return {_plain(name) for name in names if name} if len(names) == 1 else set()
 
 
 def _plain(name: str) -> str:

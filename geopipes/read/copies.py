@@ -66,30 +66,59 @@ def copy_all(
 
 
 @compiled
-def rescale(
-    out: Array, ok: Array, was: Array, channels: Array, scales: Array, line: Array, place: tuple[int, int]
-) -> None:
-    """Make physical numbers of stored ones that were just drawn: in float64, rounded once.
+def copy_scaled(
+    pixels: Array, picked: Array, mask: Array, nodata: Array, marked: Array, corner: tuple[int, int],
+    out: Array, ok: Array, channels: Array, place: tuple[int, int], shape: tuple[int, int], scales: Array, kind: Array,
+) -> None:  # fmt: skip
+    """Copy what is valid of a tile to where nothing is valid yet, and make physical numbers of it: as `rescale`.
 
     Parameters
     ----------
-    out, ok : (channel, y, x), and which of it is valid now
-    was : (n, y, x), which of it was so before
-    channels, scales : (n,) and (n, 2) float64, the scale and offset of each
-    line : (x,), holding anything: of the dtype that the numbers are rounded to, whatever that of ``out``
-    place : (row, column) where ``was`` begins in ``out``
+    pixels, picked, mask, nodata, marked, corner, out, ok, channels, place, shape : as `copy_valid` takes them
+    scales, kind : as `rescale` takes them
     """
-    _, height, width = was.shape
-    for k in range(len(channels)):
-        factor, offset = scales[k, 0], scales[k, 1]
-        whole, whole_ok = out[channels[k]], ok[channels[k]]
+    (row, col), (height, width) = corner, shape
+    for k in range(len(picked)):
+        value, free, factor, offset = nodata[k], not marked[k], scales[k, 0], scales[k, 1]
+        plane, whole, whole_ok = pixels[picked[k]], out[channels[k]], ok[channels[k]]
         for i in range(height):
+            source = plane[row + i, col : col + width]
             target = whole[place[0] + i, place[1] : place[1] + width]
-            done, before = whole_ok[place[0] + i, place[1] : place[1] + width], was[k, i]
-            for j in range(width):
-                line[j] = np.float64(target[j]) * factor + offset
-            for j in range(width):
-                target[j] = line[j] if done[j] & (not before[j]) else target[j]
+            done = whole_ok[place[0] + i, place[1] : place[1] + width]
+            if mask.shape[0] > 0:
+                shown = mask[row + i, col : col + width]
+                for j in range(width):
+                    pixel, was = source[j], done[j]
+                    good = ((pixel != value) | free) & (pixel == pixel) & (shown[j] != 0)
+                    number = kind.dtype.type(np.float64(pixel) * factor + offset)
+                    target[j] = number if good & (not was) else target[j]
+                    done[j] = was | good
+            else:
+                for j in range(width):
+                    pixel, was = source[j], done[j]
+                    good = ((pixel != value) | free) & (pixel == pixel)
+                    number = kind.dtype.type(np.float64(pixel) * factor + offset)
+                    target[j] = number if good & (not was) else target[j]
+                    done[j] = was | good
+
+
+@compiled
+def rescale(out: Array, ok: Array, was: Array, scales: Array, kind: Array) -> None:
+    """Make physical numbers of stored ones that were just resampled: in float64, rounded once.
+
+    Parameters
+    ----------
+    out, ok, was : (channel, y, x), and which of it is valid now, and was so before
+    scales : (channel, 2) float64, the scale and offset of each
+    kind : (0,) of the dtype that the numbers are rounded to, whatever that of ``out``
+    """
+    for k in range(out.shape[0]):
+        factor, offset = scales[k, 0], scales[k, 1]
+        for i in range(out.shape[1]):
+            target, done, before = out[k, i], ok[k, i], was[k, i]
+            for j in range(out.shape[2]):
+                number = kind.dtype.type(np.float64(target[j]) * factor + offset)
+                target[j] = number if done[j] & (not before[j]) else target[j]
 
 
 @compiled

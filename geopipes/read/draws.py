@@ -12,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.read import warps
-from geopipes.read.copies import copy_all, copy_valid, rescale
+from geopipes.read.copies import copy_all, copy_scaled, copy_valid, rescale
 from geopipes.read.nodata import marks
 from geopipes.read.planes import Box, Planes
 from geopipes.read.scratch import scratch
@@ -102,19 +102,6 @@ class Draw:
         box = self.box(window)
         if box is None:
             return
-        if self.scales is None:
-            self._drawn(box, window, out, ok, place)
-            return
-        shape = [side.stop - side.start for side in window]
-        inside = (self._target, slice(place[0], place[0] + shape[0]), slice(place[1], place[1] + shape[1]))
-        was = scratch("was", (len(self.channels), *shape), bool)
-        np.copyto(was, ok[inside])
-        self._drawn(box, window, out, ok, place)
-        line = scratch("line", (shape[1],), self.dtype)
-        rescale(out, ok, was, self.channels, self.scales, line, place)
-
-    def _drawn(self, box: Box, window: Box, out: Array, ok: Array, place: Place) -> None:
-        """Draw a window as it is stored: ``box`` is what it is made of."""
         if self.offset is not None:
             self._copy(box, self.offset, window, out, ok, place)
             return
@@ -128,12 +115,22 @@ class Draw:
         inside = (self._target, slice(place[0], place[0] + height), slice(place[1], place[1] + width))
         # Copies where the channels do not follow each other, or the place is narrower than the whole.
         target, done = np.ascontiguousarray(out[inside]), np.ascontiguousarray(ok[inside])
+        if self.scales is not None:
+            was = scratch("was", done.shape, bool)
+            np.copyto(was, done)
         crop, mask = self._crop(needed, where.window)
         image = (self.raster.shape.y, self.raster.shape.x)
         origin = (where.window[0].start, where.window[1].start)
         warps.resample(where, crop, mask, self.nodata, origin, image, target, done)
+        if self.scales is not None:
+            rescale(target, done, was, self.scales, self._kind)
         if not np.may_share_memory(target, out):
             out[inside], ok[inside] = target, done
+
+    @cached_property
+    def _kind(self) -> Array:
+        """The dtype of the variables as kernels take it."""
+        return np.empty(0, self.dtype)
 
     @cached_property
     def _target(self) -> Any:
@@ -147,9 +144,13 @@ class Draw:
         marked = marks(self.nodata, self.planes.dtype)
         with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
             for k, (corner, row, col, shape) in enumerate(self._shares(places, box)):
-                mask = NO_MASK if held.masks is None else held.masks[k][0]
                 to = (row + shift[0], col + shift[1])
-                copy_valid(held.pixels[k], self.picked, mask, *marked, corner, out, ok, self.channels, to, shape)
+                mask = NO_MASK if held.masks is None else held.masks[k][0]
+                given = (held.pixels[k], self.picked, mask, *marked, corner, out, ok, self.channels, to, shape)
+                if self.scales is None:
+                    copy_valid(*given)
+                else:
+                    copy_scaled(*given, self.scales, self._kind)
 
     def _crop(self, places: list[Place], box: Box) -> tuple[Array, Array | None]:
         """Put a box of the raster together from its tiles: pixels (n, y, x), mask (y, x)."""

@@ -19,7 +19,7 @@ from geopipes.meters import COPYING, RESAMPLING, timed
 from geopipes.read import ahead
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
-from geopipes.read.failures import asking
+from geopipes.read.failures import asking, outdated
 from geopipes.read.files import File, assuming, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
@@ -220,9 +220,7 @@ class Reader:
                 continue
             seen = True
             try:
-                for dtype, draw in self._opened(sheet, names):
-                    with timed(RESAMPLING if draw.offset is None else COPYING):
-                        draw.onto(inner, *here[dtype], place)
+                self._draw_all(sheet, names, inner, here, place)
             except (ReadError, SourceError) as error:
                 source = sheet.members[0][0]
                 asking.get().unread(error, source, (rows.start, rows.stop, cols.start, cols.stop))
@@ -230,6 +228,23 @@ class Reader:
                     ok = here[variable.dtype][1][(self.channels[variable.name], *_inside(inner, window))]
                     withheld.cover(ok, source.geobox, self.stack.geobox, inner, variable.resampling)
         withheld.lift()
+
+    def _draw_all(
+        self, sheet: Sheet, names: Names, inner: Box, here: dict[DType, tuple[Array, Array]], place: tuple[int, int]
+    ) -> None:
+        """Draw what a sheet holds; a file whose kept header turns out to be another one's is opened anew."""
+        renewed: set[str | None] = set()
+        while True:
+            try:
+                for dtype, draw in self._opened(sheet, names):
+                    with timed(RESAMPLING if draw.offset is None else COPYING):
+                        draw.onto(inner, *here[dtype], place)
+                return
+            except ReadError as error:
+                href = None if error.failure is None else error.failure.href
+                if not outdated(error) or href in renewed:
+                    raise
+                renewed.add(href)
 
     def _ranges(self, names: Names) -> list[tuple[DType, slice]]:
         """Give the channels of some variables, or of all."""

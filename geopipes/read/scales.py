@@ -105,11 +105,14 @@ def scale_of(item: pystac.Item, source: Source, rescale: Rescale) -> Scale | Non
     names = [str(name).lower() for name in (source.asset, band.get("name"), band.get("common_name")) if name]
     if classified(item, source.asset, band) or any(is_categorical(name, source.dtype) for name in names):
         return None
-    stated = _stated(source, listed, asset)
+    scale, offset = _stated(source, listed, asset)
+    whole = _checked((1.0 if scale is None else scale, 0.0 if offset is None else offset), source)
+    stated = None if scale is None and offset is None else whole
     collection = (source.collection or "").lower().replace("_", "-")
     sentinel2 = SENTINEL2.match(collection) or "s2:processing_baseline" in item.properties
     if sentinel2 and source.dtype == np.uint16 and _reflectance(names):
-        return _sentinel2(item, source, stated, rescale)
+        own = None if offset is None else whole[1]
+        return SENTINEL2_SCALE if scale is None else whole[0], _sentinel2(item, source, own, rescale)
     if stated is None and LANDSAT.match(collection) and source.dtype == np.uint16:
         if any(name in THERMAL or name in ("st_b6", "st_b10") for name in names):
             return LANDSAT_TEMPERATURE
@@ -118,23 +121,19 @@ def scale_of(item: pystac.Item, source: Source, rescale: Rescale) -> Scale | Non
     return stated
 
 
-def _stated(source: Source, listed: Sequence[dict[str, Any]], asset: pystac.Asset) -> Scale | None:
-    """Give what the raster extension states: of ``raster:bands``, or of STAC 1.1's ``bands`` and asset."""
-    found = set()
+def _stated(source: Source, listed: Sequence[dict[str, Any]], asset: pystac.Asset) -> list[float | None]:
+    """Give scale and offset as the raster extension states them: in ``raster:bands``, or STAC 1.1's bands and asset."""
+    found = []
     for number in source.bands:
         band = listed[number - 1] if number <= len(listed) else {}
         said = {**asset.extra_fields, **band}  # STAC 1.1 states for the asset what holds for all its bands
-        pair = [said.get(f"raster:{word}", band.get(word)) for word in ("scale", "offset")]
-        default = (1.0, 0.0)
-        either = any(value is not None for value in pair)
-        found.add(tuple(d if v is None else v for v, d in zip(pair, default, strict=True)) if either else None)
-    if len(found) > 1:
+        found.append([said.get(f"raster:{word}", band.get(word)) for word in ("scale", "offset")])
+    if any(pair != found[0] for pair in found):
         raise SourceError(
             f"item {source.item!r}, asset {source.asset!r}: its bands have several scales and offsets; ask for them "
             f"one by one, as '{source.asset}#1'"
         )
-    one = found.pop()
-    return None if one is None else _checked(one, source)
+    return found[0]
 
 
 def _checked(given: Any, source: Source) -> Scale:
@@ -156,17 +155,16 @@ def _reflectance(names: Sequence[str]) -> bool:
     return any(SENTINEL2_BAND.fullmatch(name) or name in REFLECTIVE or name.startswith("rededge") for name in names)
 
 
-def _sentinel2(item: pystac.Item, source: Source, stated: Scale | None, rescale: Any) -> Scale:
+def _sentinel2(item: pystac.Item, source: Source, stated: float | None, rescale: Any) -> float:
     """Tell the offset of Sentinel-2 reflectance: all that the item says must agree, unless one is to be believed."""
     said = _said(item, stated)
-    scale = SENTINEL2_SCALE if stated is None else stated[0]
     if rescale in said:
-        return scale, said[rescale][0]
+        return said[rescale][0]
     # The flag speaks of what was done to the product: it stands above the baseline, and beside raster:bands.
     counts = {key: said[key] for key in ("flag" if "flag" in said else "baseline", "bands") if key in said}
     offsets = {offset for offset, _ in counts.values()}
     if len(offsets) == 1:
-        return scale, offsets.pop()
+        return offsets.pop()
     named = f"stack(rescale={rescale!r}): item {item.id!r}, asset {source.asset!r},"
     if offsets:
         told = " and ".join(f"{words} (offset {offset:g})" for offset, words in counts.values())
@@ -181,7 +179,7 @@ def _sentinel2(item: pystac.Item, source: Source, stated: Scale | None, rescale:
     )
 
 
-def _said(item: pystac.Item, stated: Scale | None) -> dict[str, tuple[float, str]]:
+def _said(item: pystac.Item, stated: float | None) -> dict[str, tuple[float, str]]:
     """Give the offset by each of a Sentinel-2 item's statements that is there, and the statement in words.
 
     Since baseline 04.00 products hold 10000 times the reflectance plus 1000. Whoever writes them anew may have taken
@@ -195,7 +193,7 @@ def _said(item: pystac.Item, stated: Scale | None) -> dict[str, tuple[float, str
     if flag or (flag is False and baseline is not None):
         said["flag"] = (0.0 if flag else said["baseline"][0], f"its boa_offset_applied is {flag}")
     if stated is not None:
-        said["bands"] = (stated[1], f"its raster:bands state the offset {stated[1]:g}")
+        said["bands"] = (stated, f"its raster:bands state the offset {stated:g}")
     return said
 
 

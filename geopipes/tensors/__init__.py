@@ -12,6 +12,8 @@ A sample is a plain dict of tensors and of what is needed to find its place agai
     transform    (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f
     probability  a column of the plan, where columns= asks for it
     time         (time,), int64        nanoseconds since 1970, UTC; NaT is the smallest
+    doy          (time,), int64        the day of the year, 1 for 1 January, 0 for none, where doy=True asks for it
+    time_mask    (time,), bool         False for padding and dates on which nothing is valid, where length= is given
 """
 
 from geopipes.tensors.batches import collate

@@ -103,8 +103,12 @@ class Program:
 
     @cached_property
     def numbers(self) -> set[str]:
-        """The variables that are NaN nowhere but where they are not valid, by the last edit of each."""
-        return {name for name, sure in {edit.name: edit.numbers for edit in self.edits}.items() if sure}
+        """The variables that are NaN nowhere but where they are not valid: read of whole numbers, or by their edits."""
+        read = {
+            variable.name: all(source.dtype.kind in "iu" for step in variable.sources for source in step)
+            for variable in self.stacks[0].stack.variables
+        }
+        return {name for name, sure in (read | {edit.name: edit.numbers for edit in self.edits}).items() if sure}
 
     @cached_property
     def read(self) -> set[str]:

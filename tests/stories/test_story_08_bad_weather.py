@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from typing import Any
 from urllib.request import urlopen
 
@@ -29,7 +30,7 @@ from geopipes.testing import Fault, ObjectServer, Synthetic, object_server, synt
 
 DATES = ("2024-05-03", "2024-06-07", "2024-07-12", "2024-08-16")
 
-BATCH, KILLED_AT = 32, 5
+BATCH, KILLED_AT, TOKEN_LIFE = 32, 5, 5.0
 
 Samples = dict[int, dict[str, Any]]
 
@@ -44,7 +45,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
 def store(scenes: Synthetic) -> Iterator[ObjectServer]:
     """Serve them with tokens that expire, 5 % of 503, one file that is gone, and one tile that is spoilt."""
     spoil(Path(scenes.items[2].assets["nir"].href), 1, 0)
-    with object_server(scenes.label.parent, token_life=1.0) as server:
+    with object_server(scenes.label.parent, token_life=TOKEN_LIFE) as server:
         yield server
 
 
@@ -106,7 +107,9 @@ def dry(sample: dict[str, Any]) -> bool:
 
 
 def training(plan: gp.Plan[Any], **options: Any) -> gp.Pipe[Any]:
-    return plan.read(threads=4, timeout=2.0, **options).tensor(image=["red", "nir"], classes="scl", fill=0).filter(dry)
+    # With little memory tiles are fetched all night long.
+    chips = plan.read(threads=4, cache=1 << 20, timeout=2.0, **options)
+    return chips.tensor(image=["red", "nir"], classes="scl", fill=0).filter(dry)
 
 
 def taken(batches: Any, seen: Samples | None = None) -> Samples:
@@ -152,6 +155,7 @@ def test_it_finishes_and_adds_up(scenes: Synthetic, store: ObjectServer, desk: s
         batches = iter(loader)
         for _ in range(KILLED_AT):
             taken([next(batches)], seen)
+            sleep(TOKEN_LIFE / (KILLED_AT - 1))  # a night passes
         worker = next(child for child in active_children() if child.name.startswith("geopipes-"))
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
@@ -170,6 +174,8 @@ def test_it_finishes_and_adds_up(scenes: Synthetic, store: ObjectServer, desk: s
     assert counts.planned == len(plan) == counts.delivered + counts.filtered + counts.skipped == 1024
     assert (counts.delivered, counts.masked) == (len(truth), len(lost & {*truth}))
     assert counts.retries > 0
+    assert {"busy", "missing"} <= {request.fault for request in store.requests}
+    assert any(request.status == 403 for request in store.requests)
     failed = ledger.table().query("action == 'masked'")
     assert {*failed["chip"]} == {*ledger.failed} == lost
     causes = {(row.item, row.asset, row.kind) for row in failed.itertuples()}

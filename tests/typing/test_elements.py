@@ -27,6 +27,8 @@ def test_elements_along_the_chain() -> None:
     assert_type(plan.scale("red", factor=1e-4), gp.Plan[xr.Dataset])
     assert_type(cubes.mask_clouds("scl", dilate=2).spectral_index("NDVI"), gp.Pipe[xr.Dataset])
     assert_type(plan.mask(lambda chip: chip["red"] > 1).slope("dem"), gp.Plan[xr.Dataset])
+    assert_type(cubes.composite("month", "median").fill_gaps("linear"), gp.Pipe[xr.Dataset])
+    assert_type(plan.composite("14D", "max", by="NDVI").interpolate("10D", "linear"), gp.Plan[xr.Dataset])
     assert_type(plan.shuffle(seed=0).split((0.5, 0.5), block=100, seed=0), tuple[gp.Plan[xr.Dataset], ...])
     assert_type(plan.read(), gp.Pipe[xr.Dataset])
     assert_type(plan.read().map(mean), gp.Pipe[float])
@@ -34,6 +36,7 @@ def test_elements_along_the_chain() -> None:
     both = gp.inputs(a=cubes, b=cubes)
     assert_type(both, gp.Pipe[dict[str, xr.Dataset]])
     assert_type(both.chip(64), gp.Plan[dict[str, xr.Dataset]])
+    assert_type(both.chip(64).match_dates({"s1": "3D"}, to="s2"), gp.Plan[dict[str, xr.Dataset]])
 
 
 def test_what_mypy_refuses() -> None:

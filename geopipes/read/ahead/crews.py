@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
-from geopipes.read.ahead.pieces import LONGEST, Call, Job, Key, Piece, Queue, State
+from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State
 from geopipes.read.failures import Asking, asking, nobody
 from geopipes.threads import collecting
 
@@ -45,12 +45,12 @@ class Fetching:
     def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
         asked = asked or asking.get()
         self._asked = replace(asked, policy=replace(asked.policy, retries=0), tell=nobody)
-        self._requests, self._budget, self._disk = requests, budget, disk
+        self._requests, self._disk = requests, disk
         self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
         self._work = Condition(self._lock)
         self._pieces: dict[Key, Piece] = {}
-        self._queue = Queue()
+        self._queue = Queue(budget)
         self._calls: deque[Call] = deque()
         self._calling: dict[Hashable, Call] = {}  # until they have ended
         self._threads: list[Thread] = []
@@ -69,13 +69,17 @@ class Fetching:
         return len(self._calling) >= self._requests
 
     def expect(self, wanted: Iterable[Wanted]) -> None:
-        """Expect a use of each (file, offset, bytes), after all that is expected already."""
+        """Expect a use of each (file, offset, bytes), after all that is expected already; `begin` fetches them."""
         with self._lock:
             for file, offset, count in wanted:
                 piece = self._piece(file, offset, count)
                 piece.uses += 1
                 if piece.state is State.IDLE:
                     self._queue.add(piece, now=False)
+
+    def begin(self) -> None:
+        """Begin to fetch what is expected: once some of it is known, as neighbours come in one request."""
+        with self._lock:
             self._begin()
 
     def hurry(self, wanted: Iterable[Wanted]) -> None:
@@ -83,7 +87,7 @@ class Fetching:
         with self._lock:
             for file, offset, count in wanted:
                 piece = self._piece(file, offset, count)
-                if piece.state in (State.IDLE, State.QUEUED):
+                if piece.state in (State.IDLE, State.QUEUED) and piece.error is None:
                     self._queue.add(piece, now=True)
             self._begin()
 
@@ -121,7 +125,6 @@ class Fetching:
                         self._drop(piece)
                     raise error
                 if piece.state in (State.IDLE, State.QUEUED):
-                    piece.asked = True
                     self._queue.add(piece, now=True)
                     self._begin()
                 settled = piece.settled = piece.settled or Event()
@@ -197,7 +200,7 @@ class Fetching:
 
     def _begin(self) -> None:
         """Have threads look for work: some that sleep, or new ones."""
-        wanted = len(self._calls) + self._queue.count(self._budget - self._held)
+        wanted = len(self._calls) + self._queue.count(self._held)
         self._work.notify(min(wanted, self._idle))
         for _ in range(min(wanted - self._idle, self._requests - len(self._threads))):
             if self._closed:
@@ -208,7 +211,7 @@ class Fetching:
 
     def _go_on(self) -> None:
         """Have one more thread look for work, where bytes were let go of and there is room for a request."""
-        if self._budget - self._held >= LONGEST or self._held == 0:
+        if self._idle and self._queue.count(self._held):
             self._work.notify()
 
     def _taken(self, piece: Piece) -> memoryview:
@@ -259,7 +262,7 @@ class Fetching:
             while not self._closed:
                 if self._calls:
                     return self._calls.popleft()
-                job = self._queue.take(self._budget - self._held)
+                job = self._queue.take(self._held)
                 if job is not None:
                     self._held += job.stop - job.start
                     return job
@@ -310,10 +313,8 @@ class Fetching:
 
     def _arrived(self, piece: Piece, error: BaseException | None) -> None:
         if error is None and self._pieces.get((piece.file, piece.start)) is piece:
-            piece.state = State.HERE
+            piece.state, piece.error = State.HERE, None
         else:
             self._leave(piece)
-            if error is not None and piece.asked:
-                piece.error = error
-        piece.asked = False
+            piece.error = error
         piece.settle()

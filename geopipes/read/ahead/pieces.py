@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 GAP = 64 * 1024
 """Bytes between two tiles that are read rather than left out: at 100 MB/s as long as 0.7 ms, of a round trip of 20."""
 
-LEAST = 256 * 1024
-"""Bytes that one request for what is needed now may take, whatever else is held."""
+LEAST, LONGEST = 256 * 1024, 2 * 2**20
+"""Bytes that neighbours come to in one request, at least and at most: more is no faster, and is waited for longer."""
 
-LONGEST = 2 * 2**20
-"""Bytes of one request: more is no faster, and is waited for longer."""
+SHARES = 128
+"""Requests of neighbours that the budget has room for: a lane of a shuffle needs some for each band and row of tiles,
+and what is fetched long before it is needed leaves no room for what is needed next."""
 
 Key = tuple["FarFile", int]
 """A piece by its file and where it begins."""
@@ -44,15 +45,15 @@ class Piece:
     uses : how many chips to come need it, as far as the plan has told
     state : where it stands
     job : the request that brings it, or brought it
-    asked : whether somebody waits for it and is to be told what went wrong; a failed fetch ahead is forgotten
+    error : why it could not be fetched, for whoever takes it: who waits before the next try
     settled : set when it is here or has failed; made by whoever waits
     """
 
-    __slots__ = ("asked", "error", "file", "job", "settled", "start", "state", "stop", "uses")
+    __slots__ = ("error", "file", "job", "settled", "start", "state", "stop", "uses")
 
     def __init__(self, file: FarFile, start: int, stop: int) -> None:
         self.file, self.start, self.stop = file, start, stop
-        self.uses, self.state, self.asked = 0, State.IDLE, False
+        self.uses, self.state = 0, State.IDLE
         self.job: Job | None = None
         self.settled: Event | None = None
         self.error: BaseException | None = None
@@ -94,9 +95,16 @@ class Call(NamedTuple):
 
 
 class Queue:
-    """Pieces that wait to be fetched: those needed now, then those to come in their order."""
+    """Pieces that wait to be fetched: those needed now, then those to come in their order.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    budget : bytes that may be held of what is not needed now
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._longest = min(max(budget // SHARES, LEAST), LONGEST)
         self._now: deque[Piece] = deque()
         self._ahead: deque[Piece] = deque()
         self._by_file: dict[FarFile, list[tuple[int, Piece]]] = {}
@@ -108,9 +116,13 @@ class Queue:
             insort(self._by_file.setdefault(piece.file, []), (piece.start, piece), key=lambda entry: entry[0])
         (self._now if now else self._ahead).append(piece)
 
-    def count(self, room: int) -> int:
-        """Count what may be fetched, about."""
-        return len(self._now) + (len(self._ahead) if room >= LEAST else 0)
+    def roomy(self, held: int) -> bool:
+        """Say whether there is room for a request of any length: a short one would leave its neighbours behind."""
+        return held == 0 or self._budget - held >= self._longest
+
+    def count(self, held: int) -> int:
+        """Count what may be fetched while so many bytes are held, about."""
+        return len(self._now) + (len(self._ahead) if self.roomy(held) else 0)
 
     def remove(self, piece: Piece) -> None:
         """Take out a piece that nobody needs."""
@@ -119,29 +131,24 @@ class Queue:
         self._cut(piece.file, entries, at, at + 1)
         piece.state = State.IDLE
 
-    def take(self, room: int) -> Job | None:
+    def take(self, held: int) -> Job | None:
         """Take the next piece, and its neighbours in the file; None where there is none, or no room for it.
 
         Parameters
         ----------
-        room : bytes for what is not needed now
+        held : bytes of what was taken before and is not let go of
         """
-        while self._now:
-            piece = self._now.popleft()
-            if piece.state is State.QUEUED:
-                return self._job(piece, max(room, piece.stop - piece.start, LEAST))
-        while self._ahead:
-            piece = self._ahead[0]
-            if piece.state is State.QUEUED:
-                if piece.stop - piece.start > room:
-                    return None
-                return self._job(self._ahead.popleft(), room)
-            self._ahead.popleft()
+        roomy = self.roomy(held)
+        for pieces in (self._now, self._ahead) if roomy else (self._now,):
+            while pieces:
+                piece = pieces.popleft()
+                if piece.state is State.QUEUED:
+                    return self._job(piece, self._longest if roomy else LEAST)
         return None
 
-    def _job(self, piece: Piece, room: int) -> Job:
+    def _job(self, piece: Piece, most: int) -> Job:
         """Take a piece with those beside it, as long as gaps are small and the whole is not."""
-        entries, most = self._by_file[piece.file], min(room, LONGEST)
+        entries = self._by_file[piece.file]
         low = self._at(entries, piece)
         high, start, stop = low + 1, piece.start, piece.stop
         while high < len(entries):

@@ -85,6 +85,16 @@ def classified(error: BaseException, *, remote: bool) -> Cause:
     return Cause("corrupt" if damaged else "transient")
 
 
+def replaced(error: BaseException) -> bool:
+    """Say whether a read failed as the file is another one than when its header was read."""
+    return any(getattr(one, "changed", False) for one in _chain(error))
+
+
+def outdated(error: BaseException) -> bool:
+    """Say whether that header was kept from an earlier program: then it is no wonder, and the file is opened anew."""
+    return any(getattr(one, "outdated", False) for one in _chain(error))
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Give an error, what caused it, and so on; some of rasterio's go in circles."""
     seen: set[int] = set()

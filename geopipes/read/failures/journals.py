@@ -34,12 +34,16 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock, self._offset = Lock(), 0
+        self.path, self._offset = path, 0
+        self.anew()
         if path.is_dir():
             raise LedgerError(f"ledger {path}: this is a folder; give the path of a file, 'failures.jsonl'")
         if path.exists() and path.stat().st_size:
             self._check()
+
+    def anew(self) -> None:
+        """Have a lock that nobody holds."""
+        self._lock = Lock()
 
     def _check(self) -> None:
         with self.path.open("rb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 from geopipes.errors import LedgerError
 from geopipes.read.failures.counts import Counts
@@ -24,6 +24,8 @@ COLUMNS = (
     "time", "epoch", "chip", "item", "collection", "asset", "href", "window", "kind", "message", "attempts", "action",
 )  # fmt: skip
 """Of the table."""
+
+_ledgers: WeakSet[Ledger] = WeakSet()
 
 SECONDS = 1.0
 """Between two lines of counts in a file: of a kill in between, no failure is lost."""
@@ -60,12 +62,19 @@ class Ledger:
 
     def _begin(self, path: Path | None) -> None:
         self._journal = None if path is None else Journal(path.absolute())
-        self._lock = RLock()
         self._rows: list[dict[str, Any]] = []
         self._failed: dict[int, None] = {}
         self._counts = Counts()
         self._waiting = _Waiting(self._journal)
+        self._anew()
         finalize(self, self._waiting.flush)
+        _ledgers.add(self)
+
+    def _anew(self) -> None:
+        """Have locks that nobody holds."""
+        self._lock = self._waiting.lock = RLock()
+        if self._journal is not None:
+            self._journal.anew()
 
     @property
     def path(self) -> Path | None:
@@ -184,11 +193,11 @@ class _Waiting:
     """Counts that wait to be written to a file: a line for each batch would be many."""
 
     def __init__(self, journal: Journal | None) -> None:
-        self._journal, self._lock, self._pid = journal, RLock(), os.getpid()
+        self._journal, self.lock, self._pid = journal, RLock(), os.getpid()
         self._counts, self._written = Counts(), monotonic()
 
     def add(self, counts: Counts) -> None:
-        with self._lock:
+        with self.lock:
             if self._pid != os.getpid():  # those of the parent are its own
                 self._pid, self._counts = os.getpid(), Counts()
             self._counts += counts
@@ -196,7 +205,7 @@ class _Waiting:
                 self.flush()
 
     def flush(self) -> None:
-        with self._lock:
+        with self.lock:
             if self._journal is not None and self._counts and self._pid == os.getpid():
                 self._journal.append({"counts": asdict(self._counts)})
                 self._counts, self._written = Counts(), monotonic()
@@ -219,3 +228,13 @@ def opened(ledger: Ledger | str | os.PathLike[str] | None) -> Ledger | None:
     if isinstance(ledger, str | os.PathLike):
         return Ledger(ledger)
     raise LedgerError(f"read(ledger={ledger!r}): give a gp.Ledger(), or the path of its file, 'failures.jsonl'")
+
+
+def _after_fork() -> None:
+    """Leave the parent's locks to it: its threads may have held them just then."""
+    for ledger in _ledgers:
+        ledger._anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

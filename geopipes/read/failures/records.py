@@ -65,7 +65,7 @@ class Failure:
 
 
 def unsigned_text(text: str, signed: str, href: str) -> str:
-    """Take the signatures of a href out of a text."""
+    """Take the signatures of a href out of a text, and the fragments by which GDAL is made to ask anew."""
     if not signed or not href:
         return text
-    return re.sub(rf"{re.escape(href)}[?&][^\s'\"]*", href, text.replace(signed, href))
+    return re.sub(rf"{re.escape(href)}([?&][^\s'\"#]*)?(#\d+)?", href, text.replace(signed, href))

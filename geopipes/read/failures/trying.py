@@ -9,7 +9,7 @@ from typing import TypeVar
 from geopipes.errors import GeopipesError
 from geopipes.meters import RETRYING, timed
 from geopipes.read.failures.asking import asking
-from geopipes.read.failures.causes import Cause, classified, is_remote
+from geopipes.read.failures.causes import Cause, classified, is_remote, replaced
 from geopipes.read.failures.policies import FIRST_WAIT, LONGEST_ASKED, LONGEST_WAIT
 from geopipes.read.failures.records import Failure, unsigned_text
 from geopipes.read.failures.signing import Signature
@@ -66,7 +66,7 @@ def persist(
             cause = classified(error, remote=tries.remote)
             message = f"{what}: {unsigned_text(text(error), href, source.href)}"
             failure = Failure.of(source, cause.kind, message, attempts)
-            if not tries.again(cause, href):
+            if replaced(error) or not tries.again(cause, href):
                 mend(href)  # for whoever reads it later
                 if lost is not None and cause.kind != "transient":
                     lost[what] = failure

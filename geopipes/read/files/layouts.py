@@ -152,6 +152,11 @@ class File(ABC):
             )
 
     @property
+    def href(self) -> str:
+        """The href, unsigned."""
+        return self._signature.source.href
+
+    @property
     def _signed(self) -> str:
         """The href, signed; another one after it was refused."""
         return self._signature.href

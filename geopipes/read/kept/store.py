@@ -121,7 +121,7 @@ class Store:
             while work := self._next():
                 self._database.write(*work)
                 self._done(work[0])
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # whatever it is, nobody may wait for this thread any more
             with self._changed:
                 self._stop()
             text = f"{self._database.path} cannot be written ({error}); nothing more is kept there"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from math import ceil
+from threading import Lock
 
 import rasterio
-from rasterio._path import _parse_path
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.session import Session
@@ -40,6 +40,10 @@ SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Ask for each sidecar file by its name: a JPEG 2000 file may have its CRS in one."""
 
 
+_doubted: dict[str, int] = {}
+_lock = Lock()
+
+
 class _Told(Session):  # type: ignore[misc]  # rasterio ships no types
     """What `storage` was told, as rasterio takes it: credentials it takes from a session alone."""
 
@@ -55,7 +59,10 @@ class _Told(Session):  # type: ignore[misc]  # rasterio ships no types
 def gdal_name(href: str) -> str:
     """Give what GDAL calls a href."""
     location = located(href)
-    return href if location is None else location.gdal
+    if location is None:
+        return href
+    number = _doubted.get(location.gdal)
+    return location.gdal if number is None else f"{location.gdal}#{number}"
 
 
 def far(href: str) -> bool:
@@ -129,13 +136,19 @@ def _patience() -> dict[str, str]:
 
 
 def forget(signed: str) -> None:
-    """Have GDAL forget what it holds of a remote file: it hands out a cut-off answer, or a 503, over and over."""
-    if not far(signed):
-        return
-    # What is opened so is forgotten as it is closed, whether it could be opened or not.
-    name = gdal_name(signed)
-    with network(signed, CPL_VSIL_CURL_NON_CACHED=_parse_path(name).as_vsi()), suppress(*GDAL_ERRORS):
-        rasterio.open(name).close()
+    """Have GDAL ask anew for a remote file, of which it hands out a cut-off answer, or a 503, over and over.
+
+    A URL gets another fragment, which no server sees: to drop what is held would break what other threads are reading.
+    Names of buckets have none: what is opened without a cache is dropped as it is closed, opened or not.
+    """
+    location = located(signed)
+    if location is not None and location.kind == "http":
+        with _lock:
+            _doubted[location.gdal] = _doubted.get(location.gdal, 0) + 1
+    elif far(signed):
+        name = gdal_name(signed)
+        with network(signed, CPL_VSIL_CURL_NON_CACHED=name), suppress(*GDAL_ERRORS):
+            rasterio.open(name).close()
 
 
 @contextmanager
