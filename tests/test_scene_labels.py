@@ -95,3 +95,22 @@ def test_what_cannot_label_a_scene_is_refused(land: Synthetic) -> None:
         len(plan.scene_labels(labels, columns="labels"))
     with pytest.raises(ChipError, match="says what a plan is"):
         len(plan.scene_labels(pd.DataFrame({"item": ids, "cube": 1})))
+
+
+def test_images_of_one_place_in_two_zones_both_stay(tmp_path: Path) -> None:
+    """A stack gives a place to one zone; images are examples each."""
+    for zone, left in ((33, 737_000), (34, 262_900)):  # beside the meridian between them, from both sides
+        profile: dict[str, Any] = {
+            "driver": "GTiff", "width": 32, "height": 32, "count": 1, "dtype": "uint8", "crs": f"EPSG:326{zone}",
+            "transform": Affine(10, 0, left, 0, -10, 5_000_000),
+        }  # fmt: skip
+        with rasterio.open(tmp_path / f"{zone}.tif", "w", **profile) as file:
+            file.write(np.full((1, 32, 32), zone, "uint8"))
+    files = gp.rasters(tmp_path / "*.tif", bands=["red"])
+    plan = files.stack_each(["red"]).map(_same).chip(32)
+    assert len(plan) == 2
+    assert plan.scene_labels({"33": 1, "34": 2}).table()["label"].tolist() == [1, 2]
+
+
+def _same(dataset: Any) -> Any:
+    return dataset

@@ -215,6 +215,8 @@ def fits(windows: Windows, coverage: Coverage, call: str, *, owned: bool = True)
 
 def _zones(cubes: Sequence[Cube]) -> list[str]:
     """Give the UTM zone of each cube where there are several; none where places have one owner anyway."""
+    if all(cube.alone for cube in cubes):
+        return []
     zones = [cube.crs.proj.utm_zone or "" for cube in cubes]
     return [] if len(set(zones)) < 2 or "" in zones else zones
 

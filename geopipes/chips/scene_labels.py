@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from geopipes.chips.tables import OWN
-from geopipes.chips.touching import items_of_each
+from geopipes.chips.touching import items_of_each, sources
 from geopipes.chips.windows import Windows
 from geopipes.errors import ChipError
 
@@ -48,7 +48,7 @@ def scene_labels(
     """
     rows = _rows(table, on)
     wanted = _wanted(rows, [columns] if isinstance(columns, str) else columns)
-    shown = items_of_each(windows)
+    shown = _shown(windows)
     of_chip = np.repeat(np.arange(len(windows)), [len(each) for each in shown])
     begins = np.searchsorted(of_chip, np.arange(len(windows)))
     if len(np.unique(of_chip)) < len(windows):
@@ -68,6 +68,14 @@ def scene_labels(
         texts = values.dtype == object and all(isinstance(one, str) for one in values)
         found[name] = values[begins].astype(str) if texts else values[begins]
     return windows.with_columns(found)
+
+
+def _shown(windows: Windows) -> Sequence[tuple[str, ...]]:
+    """Give the items that each chip shows: of cubes that are one item each without looking at outlines."""
+    if not all(cube.alone for cube in windows.cubes):
+        return list(items_of_each(windows))
+    items = [(next(sources(cube))[1].item,) for cube in windows.cubes]
+    return [items[cube] for cube in windows.cube.tolist()]
 
 
 def _wanted(rows: pd.DataFrame, columns: list[str] | None) -> list[str]:

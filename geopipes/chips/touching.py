@@ -119,7 +119,7 @@ def _touching(windows: Windows) -> Iterator[tuple[Indices, list[Dated], Indices]
         if first is None:
             continue
         outlines: dict[Any, tuple[Geometry, dict[tuple[int, str], None]]] = {}
-        for date, source in _sources(cube):
+        for date, source in sources(cube):
             key = grids.key(source.geobox)
             if key not in outlines:
                 outlines[key] = (grids.extent(source.geobox, cube.crs), {})
@@ -133,7 +133,7 @@ def _touching(windows: Windows) -> Iterator[tuple[Indices, list[Dated], Indices]
             yield at, rasters, tree.query(boxes, predicate="intersects")
 
 
-def _sources(cube: Cube) -> Iterator[tuple[int, Source]]:
+def sources(cube: Cube) -> Iterator[tuple[int, Source]]:
     """Give the rasters of a cube with their dates, but for what is joined to it."""
     if isinstance(cube, StackCube):
         always = cube.stack.times is None
@@ -141,7 +141,7 @@ def _sources(cube: Cube) -> Iterator[tuple[int, Source]]:
             for date, step in enumerate(variable.sources):
                 yield from ((ALWAYS if always else date, source) for source in step)
     elif isinstance(cube, MappedCube | JoinedCube):
-        yield from _sources(cube.base)
+        yield from sources(cube.base)
     elif isinstance(cube, InputsCube):
         for number, part in enumerate(cube.cubes.values()):
-            yield from ((date if number == 0 else ALWAYS, source) for date, source in _sources(part))
+            yield from ((date if number == 0 else ALWAYS, source) for date, source in sources(part))

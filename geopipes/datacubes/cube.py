@@ -62,6 +62,11 @@ class Cube(ABC):
         """The grid's CRS."""
         return grids.crs_of(self.geobox)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is one image of many, which shares its ground with none: no other zone's cube owns its places."""
+        return False
+
     @cached_property
     @abstractmethod
     def dataset(self) -> Any:
@@ -167,6 +172,11 @@ class MappedCube(Cube):
     def geobox(self) -> GeoBox:
         """The grid of the base: a step never moves pixels."""
         return self.base.geobox
+
+    @property
+    def alone(self) -> bool:
+        """Whether the base is."""
+        return self.base.alone
 
     @cached_property
     def dataset(self) -> Any:

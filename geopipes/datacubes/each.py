@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from geopipes.read.bands import Bands
 
 
+class ImageCube(StackCube):
+    """The cube of one item."""
+
+    @property
+    def alone(self) -> bool:
+        """It is one image of many."""
+        return True
+
+
 def stack_each(
     scenes: Scenes | Sequence[pystac.Item],
     bands: Bands = None,
@@ -50,5 +59,5 @@ def stack_each(
     for i in range(len(scenes)):
         own = [replace(band, sources=(band.sources[i],)) for band in found]
         grid = min((band.sources[0].geobox for band in own), key=lambda geobox: abs(geobox.affine.determinant))
-        cubes.append(StackCube(stacked(own, ["own"], grid, {0}, resampling, dtype)))
+        cubes.append(ImageCube(stacked(own, ["own"], grid, {0}, resampling, dtype)))
     return Cubes(cubes)

@@ -34,6 +34,11 @@ class JoinedCube(Cube):
         """The base's grid."""
         return self.base.geobox
 
+    @property
+    def alone(self) -> bool:
+        """Whether the base is."""
+        return self.base.alone
+
     @cached_property
     def dataset(self) -> xr.Dataset:
         """Both, lazy; `valid` is the base's alone."""
