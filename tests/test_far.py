@@ -256,10 +256,10 @@ def test_faults_are_of_their_kind(land: Synthetic, kind: Any, expected: str) -> 
             heads.head(location)
     assert caught.value.kind == expected
     assert "Debug source" not in str(caught.value)
-    assert caught.value.retry_after is None
+    assert caught.value.retry_after == (1 if kind in ("busy", "slow_down") else None)  # asked for by a HEAD
 
 
-def test_what_fails_ahead_is_met_once_by_whoever_needs_it(tmp_path: Path) -> None:
+def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path: Path) -> None:
     path = written(tmp_path / "raster.tif", noise(1, 300), **TILED)
     with object_server(tmp_path) as server, closing(Fetching(requests=2, budget=10**7)) as fetched:
         file: Any = files.opened(source(server.href("raster.tif")))
@@ -269,10 +269,21 @@ def test_what_fails_ahead_is_met_once_by_whoever_needs_it(tmp_path: Path) -> Non
         fetched.begin()
         while len(server.requests) < 2:
             time.sleep(0.01)
-        with pytest.raises(StoreError, match="503"):
+        with pytest.raises(StoreError, match="503"):  # who waits before it asks again
             fetched.take(file, *tile)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
-        assert [request.status for request in server.requests] == [206, 503, 206]
+        assert [request.status for request in server.requests if request.method == "GET"] == [206, 503, 206]
+
+
+def test_a_busy_server_is_asked_once_how_long_to_wait(land: Synthetic) -> None:
+    with object_server(folder(land), faults=[Fault("busy", times=None, retry_after=7)]) as server:
+        for item in moved(land, server)[:3]:
+            location = located(item.assets["red"].href)
+            assert location is not None
+            with pytest.raises(StoreError) as caught:
+                heads.head(location)
+            assert caught.value.retry_after == 7
+        assert [request.method for request in server.requests].count("HEAD") == 1
 
 
 def test_neighbours_come_in_one_request_and_are_let_go_of(tmp_path: Path) -> None:

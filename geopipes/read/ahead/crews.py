@@ -100,7 +100,7 @@ class Fetching:
                     piece.uses -= 1
                     if piece.uses <= 0 and piece.settled is None:
                         self._drop(piece)
-            self._go_on()
+            self._begin()
 
     def take(self, file: FarFile, offset: int, count: int) -> memoryview:
         """Give bytes of a file, and let go of them; what is not here is fetched, and waited for.
@@ -199,20 +199,15 @@ class Fetching:
         return piece
 
     def _begin(self) -> None:
-        """Have threads look for work: some that sleep, or new ones."""
-        wanted = len(self._calls) + self._queue.count(self._held)
-        self._work.notify(min(wanted, self._idle))
-        for _ in range(min(wanted - self._idle, self._requests - len(self._threads))):
-            if self._closed:
-                return
+        """Have a thread look for work, one that sleeps or a new one; that one then has the next one look."""
+        if self._closed or not (self._calls or self._queue.count(self._held)):
+            return
+        if self._idle:
+            self._work.notify()
+        elif len(self._threads) < self._requests:
             thread = Thread(target=self._run, name=f"geopipes-fetch_{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
-
-    def _go_on(self) -> None:
-        """Have one more thread look for work, where bytes were let go of and there is room for a request."""
-        if self._idle and self._queue.count(self._held):
-            self._work.notify()
 
     def _taken(self, piece: Piece) -> memoryview:
         job = piece.job
@@ -223,7 +218,7 @@ class Fetching:
         self._leave(piece)
         if piece.uses <= 0:
             self._pieces.pop((piece.file, piece.start), None)
-        self._go_on()
+        self._begin()
         return data
 
     def _leave(self, piece: Piece) -> None:
@@ -260,12 +255,11 @@ class Fetching:
     def _next(self) -> Call | Job | None:
         with self._lock:
             while not self._closed:
-                if self._calls:
-                    return self._calls.popleft()
-                job = self._queue.take(self._held)
-                if job is not None:
-                    self._held += job.stop - job.start
-                    return job
+                task = self._calls.popleft() if self._calls else self._queue.take(self._held)
+                if task is not None:
+                    self._held += task.stop - task.start if isinstance(task, Job) else 0
+                    self._begin()
+                    return task
                 self._idle += 1
                 try:
                     self._work.wait()
