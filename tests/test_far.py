@@ -256,7 +256,7 @@ def test_faults_are_of_their_kind(land: Synthetic, kind: Any, expected: str) -> 
             heads.head(location)
     assert caught.value.kind == expected
     assert "Debug source" not in str(caught.value)
-    assert caught.value.retry_after is None
+    assert caught.value.retry_after == (1 if kind in ("busy", "slow_down") else None)  # asked for by a HEAD
 
 
 def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path: Path) -> None:
@@ -266,12 +266,24 @@ def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path:
         (tile,) = file.stored(0, 0, 0, (1,))
         server.faults = [Fault("busy")]
         fetched.expect([(file, *tile)])
+        fetched.begin()
         while len(server.requests) < 2:
             time.sleep(0.01)
         with pytest.raises(StoreError, match="503"):  # who waits before it asks again
             fetched.take(file, *tile)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
-        assert [request.status for request in server.requests] == [206, 503, 206]
+        assert [request.status for request in server.requests if request.method == "GET"] == [206, 503, 206]
+
+
+def test_a_busy_server_is_asked_once_how_long_to_wait(land: Synthetic) -> None:
+    with object_server(folder(land), faults=[Fault("busy", times=None, retry_after=7)]) as server:
+        for item in moved(land, server)[:3]:
+            location = located(item.assets["red"].href)
+            assert location is not None
+            with pytest.raises(StoreError) as caught:
+                heads.head(location)
+            assert caught.value.retry_after == 7
+        assert [request.method for request in server.requests].count("HEAD") == 1
 
 
 def test_neighbours_come_in_one_request_and_are_let_go_of(tmp_path: Path) -> None:
@@ -280,6 +292,7 @@ def test_neighbours_come_in_one_request_and_are_let_go_of(tmp_path: Path) -> Non
         file: Any = files.opened(source(server.href("raster.tif")))
         tiles = [(file, *file.stored(0, row, col, (1,))[0]) for row in range(3) for col in range(3)]
         fetched.expect(tiles)
+        fetched.begin()
         for _, offset, count in tiles[:8]:
             assert fetched.take(file, offset, count) == path.read_bytes()[offset : offset + count]
         assert 0 < fetched.held < 10**6
@@ -295,7 +308,7 @@ def test_a_fault_that_stays_is_an_error_with_its_cause(land: Synthetic, server: 
     shared().forget()
     server.faults = [Fault("busy", times=None)]
     with pytest.raises(ReadError, match=r"tile \(.*503") as caught:
-        chips(far[:1], retries=1)
+        chips(far[:1], retries=0)
     cause: Any = caught.value.__cause__
     while not isinstance(cause, StoreError):
         cause = cause.__cause__
@@ -311,7 +324,7 @@ def test_a_file_that_was_written_anew_is_opened_anew(tmp_path: Path) -> None:
         shared().forget()
         written(path, noise(1, 200, seed=1), **options)
         with pytest.raises(ReadError, match="another one than when its header was read"):
-            chips(far)
+            chips(far, retries=0)
         same(chips(far), chips(gp.rasters(path).stack(resolution=10).chip(100)))
 
 
@@ -324,7 +337,7 @@ def test_gdal_reads_again_after_a_body_that_ended_early(tmp_path: Path) -> None:
         shared().forget()
         server.faults = [Fault("truncated", times=None)]
         with pytest.raises(ReadError):
-            chips(far, retries=1)
+            chips(far, retries=0)
         server.faults = []
         same(chips(far), chips(gp.rasters(path).stack(resolution=10).chip(100)))
 
@@ -418,6 +431,7 @@ class File:
 fetched = Fetching(requests=8, budget=10**6)
 file = File()
 fetched.expect([(file, offset, 1000) for offset in range(0, 10_000, 1000)])
+fetched.begin()
 print(len(fetched.take(file, 4000, 1000)))
 """
 

@@ -99,7 +99,7 @@ def test_headers_are_found_again_in_another_process(cache: Path) -> None:
         "print(head.size, head.etag, len(head.data), kept.head('https://a/c.tif'), kept.head('https://a/d.tif'))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == f"12345 \"etag\" {len(here.data)} Head(data=b'', size=0, etag=None, more=()) None\n"
+    assert out.stdout == f"12345 \"etag\" {len(here.data)} Head(data=b'', size=0, etag=None, more=(), kept=True) None\n"
     assert out.stderr == ""
     kept.forget_head("https://a/b.tif")
     assert kept.head("https://a/b.tif") is None

@@ -18,9 +18,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from geopipes.errors import CatalogError, GridError, SourceError, StepError, UnknownBand
-from geopipes.labels import features as features_of
 from geopipes.labels import masks
-from geopipes.labels.features import longest_edge
+from geopipes.labels.features import longest_edge, pixels
 from geopipes.labels.packing import Packed
 
 halves = st.integers(-10, 130).map(lambda k: k / 2)
@@ -295,11 +294,10 @@ def test_a_large_polygon_is_put_on_the_pixels_once(monkeypatch: pytest.MonkeyPat
     features = frame([coast, shapely.box(0, 0, 3, 3)]).to_crs(4326)
     monkeypatch.setattr(masks, "SIDE", 8)
     moved: list[int] = []
-    original = features_of.pixels
 
     def counted(shapes: Any, *args: Any) -> Any:
         moved.append(int(shapely.get_num_coordinates(shapes).sum()))
-        return original(shapes, *args)
+        return pixels(shapes, *args)
 
     monkeypatch.setattr(masks, "pixels", counted)
     found = mask(cubes(grid()).rasterize(features, name="label", background=0))

@@ -12,6 +12,7 @@ import pystac
 import pytest
 import shapely
 from label_making import cubes, frame, grid, mask, put_together
+from pyproj import Transformer
 
 import geopipes as gp
 from geopipes.datacubes.cube import Window
@@ -20,7 +21,11 @@ from geopipes.fingerprints import describe, digest, fingerprint
 from geopipes.labels.opening import label_asset, opened
 from geopipes.labels.rowgroups import RowGroups
 from geopipes.labels.sources import IndexedFile, Loaded
-from geopipes.testing import synthetic_town
+from geopipes.steps import Step
+from geopipes.tensors import tensor
+from geopipes.tensors.rows import FreshRows
+from geopipes.tensors.straight import sampler
+from geopipes.testing import Synthetic, synthetic_town
 
 FORMATS = ["gpkg", "fgb", "shp", "geojson", "parquet", "groups.parquet"]
 
@@ -150,7 +155,7 @@ def test_layers_are_chosen_and_broken_files_named(tmp_path: Path) -> None:
     holes = fields(5)
     holes.loc[2, "geometry"] = None
     holes.to_file(tmp_path / "holes.gpkg", engine="pyogrio")
-    with pytest.raises(SourceError, match=r"1 of 1 features have no geometry.*ids \[3\]"):
+    with pytest.raises(SourceError, match=r"1 of 5 features have no geometry.*ids \[3\]"):
         opened(tmp_path / "holes.gpkg", [])
 
 
@@ -227,3 +232,60 @@ def test_spawned_workers_read_the_same(tmp_path: Path) -> None:
     label = cubes_.join(gp.rasters(town.label), name="label", nodata=255)
     expected = label.chip(32).shuffle(seed=0).read().tensor(image=["red"], label="label", fill=0).batch(4)
     assert all((a == b["label"]).all() for a, b in zip(here, expected, strict=True))
+
+
+def test_masks_are_read_straight_into_batches(tmp_path: Path) -> None:
+    town = synthetic_town(tmp_path, size=128)
+    plan = (
+        gp.items(town.items).stack(["red"], groupby="solar_day")
+        .rasterize(town.buildings, name="use", column="use", background=0, nodata=255)
+        .remap("use", {0: 0, 1: 1, 2: 1, 3: 2}, other=9)
+        .chip(40, edge="pad", coverage="any", overlap=8)
+    )  # fmt: skip
+    options: dict[str, Any] = {"image": ["red"], "label": "use", "fill": 0}
+    steps = [Step("tensor", tensor, (), {"dtype": None, "time_axis": True, "columns": (), **options})]
+    assert sampler(plan._value.get(), steps, FreshRows(4, len(plan))) is not None
+    through = plan.map(_same).read(threads=2).tensor(**options)
+    for one, other in zip(plan.read(threads=2).tensor(**options), through, strict=True):
+        assert (one["label"] == other["label"]).all()
+        assert one["label"].dtype == other["label"].dtype
+        assert {*one["label"].unique().tolist()} <= {0, 1, 2, 255}
+
+
+def _same(dataset: Any) -> Any:
+    return dataset
+
+
+def test_boxes_travel_between_processes(tmp_path: Path) -> None:
+    town = synthetic_town(tmp_path, size=128)
+    chips = gp.items(town.items).stack(["red"], groupby="solar_day").chip(32).read()
+    batches = chips.boxes(town.buildings).tensor(image=["red"], target="boxes", fill=0).batch(4)
+    here = list(batches)
+    there = list(batches.loader(processes=1))
+    assert len(here) == len(there)
+    for one, other in zip(here, there, strict=True):
+        for a, b in zip(one["target"], other["target"], strict=True):
+            assert len(a["boxes"]) == len(b["boxes"])
+            assert all((a[key] == b[key]).all() for key in ("boxes", "labels", "ids"))
+
+
+def test_fields_on_both_sides_of_a_zone_s_border(land: Synthetic, tmp_path: Path) -> None:
+    """Two grids, one file in longitude and latitude: each zone's chips have their part, and classes are the same."""
+    west, south, east, north = land.bbox
+    middle = (west + east) / 2
+    halves = [shapely.box(west, south, middle, north), shapely.box(middle, south, east, north)]
+    fields_ = gpd.GeoDataFrame({"side": ["west", "east"]}, geometry=halves, crs=4326)
+    fields_.to_file(tmp_path / "sides.gpkg")
+    cubes_ = gp.items(land.items).stack(["red"], crs="utm", resolution=20, groupby="solar_day")
+    burnt = cubes_.rasterize(tmp_path / "sides.gpkg", name="side", column="side", background=0)
+    assert len(burnt) == 2
+    seen = {}
+    for cube in burnt:
+        assert cube["side"].attrs["class_names"] == ["east", "west"]
+        at = cube["side"].load()
+        lon, _ = Transformer.from_crs(cube.odc.crs, 4326, always_xy=True).transform(*np.meshgrid(cube.x, cube.y))
+        inside = at.values > 0
+        expected = np.where(lon < middle, 2, 1)
+        assert (at.values[inside] == expected[inside]).mean() > 0.999
+        seen[str(cube.odc.crs)] = inside.any()
+    assert all(seen.values())

@@ -283,11 +283,12 @@ def test_closing_ends_all_but_what_is_held(anything: Processes) -> None:
 
 
 def entangled(sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Give views of what was read, under names whose places they are not in."""
+    """Give views of what was read, under names whose places they are not in; dates too, so that they may be ragged."""
     image, valid = sample["image"], sample["image_valid"]
     flipped = torch.from_numpy(image.numpy()[..., ::-1].copy())
     mixed = {"image": flipped, "before": image, "turned": image.mT, "image_valid": valid.flip(-1), "was": valid}
-    return sample | mixed | {"random": rng.random(3).tolist(), "first": image[:1]}
+    others = {"random": rng.random(3).tolist(), "first": image[:1], "when": sample["time"]}
+    return {name: value for name, value in (sample | mixed | others).items() if name != "time"}
 
 
 def mostly(sample: dict[str, Any]) -> bool:

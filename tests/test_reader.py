@@ -120,6 +120,7 @@ def by_gdal(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Unfit("the test says so")
 
     monkeypatch.setattr(opening, "fit", refuse)
+    monkeypatch.setattr(opening, "fit_path", refuse)
     forget()
 
 

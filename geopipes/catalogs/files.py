@@ -115,7 +115,9 @@ def rasters(
 
 
 def vectors(source: str | os.PathLike[str] | gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Open vectors: whatever geopandas reads, GeoParquet and Feather among it.
+    """Open vectors whole: whatever geopandas reads, GeoParquet and Feather among it.
+
+    Labels need not be opened: `geopipes.labels.rasterize` takes the path, and reads what lies near a chip.
 
     Raises
     ------

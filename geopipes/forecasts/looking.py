@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 from geopipes.chips.loading import AHEAD, OUTLOOK_USES, Reading
 from geopipes.forecasts.assumed import Files
-from geopipes.read.ahead.pieces import Job, Piece, Queue, State, longest
+from geopipes.read.ahead.pieces import Job, Piece, Queue, State
 from geopipes.read.draws import current
 from geopipes.read.files import File, assuming
 from geopipes.read.planes import MASK, Planes
@@ -46,14 +47,12 @@ class Seen:
     half, whole : of the first half of those looked at, and of all of them
     chips : looked at
     held : bytes of decoded tiles in the cache at the end
-    files : whose tiles were needed
     """
 
     half: Tally
     whole: Tally
     chips: int
     held: int
-    files: int
 
 
 def look(reading: Reading, files: Files, positions: Sequence[int], *, margin: int) -> Seen:
@@ -66,23 +65,21 @@ def look(reading: Reading, files: Files, positions: Sequence[int], *, margin: in
     positions : of the chips
     margin : pixels around each that are read too
     """
-    assumed = assuming.set(files)
-    tiles = Tiles(reading.cache)
-    half = Tally()
-    try:
-        with tiles.expecting() as uses:
-            token = current.set(uses)
-            try:
-                run = _Run(reading, files, tiles, uses, margin, iter(positions))
-                for number in range(len(positions)):
-                    if number == len(positions) // 2:
-                        half = Tally(**vars(run.tally))
-                    run.read()
-            finally:
-                current.reset(token)
-    finally:
-        assuming.reset(assumed)
-    return Seen(half, run.tally, len(positions), tiles.counts.held, len(run.files))
+    return copy_context().run(_look, reading, files, positions, margin)
+
+
+def _look(reading: Reading, files: Files, positions: Sequence[int], margin: int) -> Seen:
+    """Do so, in a context of its own: there, no file is opened for good, and no real run hears of these chips."""
+    assuming.set(files)
+    tiles, half = Tiles(reading.cache), Tally()
+    with tiles.expecting() as uses:
+        current.set(uses)
+        run = _Run(reading, files, tiles, uses, margin, iter(positions))
+        for number in range(len(positions)):
+            if number == len(positions) // 2:
+                half = replace(run.tally)
+            run.read()
+    return Seen(half, run.tally, len(positions), tiles.counts.held)
 
 
 @dataclass(eq=False)
@@ -96,7 +93,6 @@ class _Run:
     margin: int
     following: Iterator[int]
     tally: Tally = field(default_factory=Tally)
-    files: set[int] = field(default_factory=set)
     _told: deque[list[Any]] = field(default_factory=deque)
     _ahead: int = 0
     _before: set[tuple[Any, int]] = field(default_factory=set)
@@ -153,7 +149,6 @@ class _Run:
         height, width = planes.levels[level].tile
         own = planes.parts[part]
         tally.decoded += height * width * (1 if mask else (own.stop - own.start) * planes.dtype.itemsize)
-        self.files.add(id(file))
         name = ((id(planes), level, row, col, mask), part)
         tally.again += name in self._before
         self._before.add(name)
@@ -171,9 +166,8 @@ class _Requests:
     """The queue of requests to stores, each answered at once."""
 
     def __init__(self, budget: int, tally: Tally) -> None:
-        self._budget, self._tally, self._held = budget, tally, 0
-        self._longest = longest(budget)
-        self._queue = Queue(self._longest)
+        self._tally, self._held = tally, 0
+        self._queue = Queue(budget)
         self._pieces: dict[tuple[int, int], Piece] = {}
 
     def expect(self, wanted: Sequence[tuple[File, int, int]]) -> None:
@@ -205,11 +199,8 @@ class _Requests:
         return self._pieces[name]
 
     def _send(self) -> None:
-        while (job := self._queue.take(ahead=self._roomy())) is not None:
+        while (job := self._queue.take(self._held)) is not None:
             self._sent(job)
-
-    def _roomy(self) -> bool:
-        return self._budget - self._held >= self._longest or self._held == 0
 
     def _sent(self, job: Job) -> None:
         self._tally.requests += 1

@@ -52,8 +52,8 @@ class Features:
         return Features(self.ids[at], self.shapes[at], {name: column[at] for name, column in self.values.items()})
 
 
-def check_shapes(name: str, ids: Array, shapes: Shapes) -> None:
-    """Raise where a feature has no geometry.
+def check_shapes(name: str, ids: Array, shapes: Shapes, *, of: int | None = None) -> None:
+    """Raise where a feature has no geometry; ``of`` is how many there are in all, where that is more.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def check_shapes(name: str, ids: Array, shapes: Shapes) -> None:
     missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     if missing.any():
         raise SourceError(
-            f"{name}: {int(missing.sum())} of {len(shapes)} features have no geometry, or an empty one (ids "
+            f"{name}: {int(missing.sum())} of {of or len(shapes)} features have no geometry, or an empty one (ids "
             f"{ids[missing][:SOME].tolist()}{', ...' if missing.sum() > SOME else ''}), and label nothing. Leave them "
             "out: frame = gp.vectors(path); frame[~(frame.geometry.isna() | frame.geometry.is_empty)]"
         )

@@ -29,6 +29,9 @@ PARQUET = (".parquet", ".geoparquet")
 MEDIA_TYPES = ("geo+json", "geopackage", "flatgeobuf", "parquet", "shapefile", "vnd.shp")
 """Parts of the media types of vectors."""
 
+ONE_LAYER = (".geojson", ".json", ".fgb", ".shp")
+"""Of files that have one layer; to ask would read some of them whole."""
+
 TURN = 360.0
 
 
@@ -93,18 +96,19 @@ def _of_parquet(path: str, name: str, columns: Sequence[str]) -> Vectors:
 
 
 def _of_layer(path: str, name: str, columns: Sequence[str], layer: str | None) -> Vectors:
-    layers = [str(one) for one in pyogrio.list_layers(path)[:, 0]]
-    if (layer is None and len(layers) > 1) or (layer is not None and layer not in layers):
-        raise CatalogError(f"{name}: layer={layer!r}; there are {', '.join(map(repr, layers))}: choose one, layer=...")
-    layer = layer or layers[0]
+    if layer is not None or not path.lower().endswith(ONE_LAYER):
+        there = [str(one) for one in pyogrio.list_layers(path)[:, 0]]
+        if (layer is None and len(there) > 1) or (layer is not None and layer not in there):
+            listed = ", ".join(map(repr, there))
+            raise CatalogError(f"{name}: layer={layer!r}; there are {listed}: choose one, layer=...")
     info = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
     check_columns(name, columns, [str(one) for one in info["fields"]])
     wkt = _wkt(name, info["crs"])
     _not_none(name, info["features"])
-    if info["geometry_type"] is None:
-        raise CatalogError(f"{name}: layer {layer!r} has no geometries")
+    if info["geometry_type"] is None or info["total_bounds"] is None:
+        raise CatalogError(f"{name}: layer {info['layer_name']!r} has no geometries")
     bounds = tuple(float(one) for one in info["total_bounds"])
-    file = IndexedFile(name, wkt, bounds, path, layer, tuple(columns))  # type: ignore[arg-type]  # four
+    file = IndexedFile(name, wkt, bounds, path, info["layer_name"], tuple(columns))  # type: ignore[arg-type]  # four
     if info["capabilities"]["fast_spatial_filter"]:
         if info["driver"] == "GPKG":
             _check_geopackage(file, info)
@@ -121,7 +125,7 @@ def _check_geopackage(file: IndexedFile, info: dict[str, Any]) -> None:
     lacking = f'SELECT "{key}" + 0 AS number FROM "{file.layer}" WHERE "{geometry}" IS NULL OR ST_IsEmpty("{geometry}")'
     _, _, _, (ids,) = pyogrio.raw.read(file.path, sql=lacking, read_geometry=False)
     if len(ids):
-        check_shapes(file.name, np.asarray(ids), np.full(len(ids), None, object))
+        check_shapes(file.name, np.asarray(ids), np.full(len(ids), None, object), of=info["features"])
 
 
 def _of_items(scenes: Scenes, columns: Sequence[str], layer: str | None) -> Vectors:

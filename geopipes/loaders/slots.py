@@ -143,7 +143,9 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not (_plain(value) or (type(value) is torch.Tensor and value.numel() == 0)):
             return NotImplemented  # torch's own way, which fails for uint16 (2.13) and takes along what a view is of
-        return _tensor, (value.contiguous().reshape(-1).view(torch.uint8).numpy(), value.dtype, tuple(value.shape))
+        # Of one element the stride may be any number, which a view as bytes minds.
+        flat = value.contiguous().as_strided((value.numel(),), (1,))
+        return _tensor, (flat.view(torch.uint8).numpy(), value.dtype, tuple(value.shape))
 
 
 def _tensor(memory: Memory, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

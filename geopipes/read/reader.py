@@ -19,7 +19,7 @@ from geopipes.meters import COPYING, RESAMPLING, timed
 from geopipes.read import ahead
 from geopipes.read.copies import assign, everywhere, settle
 from geopipes.read.draws import Draw, current, passed_over
-from geopipes.read.failures import asking, replaced
+from geopipes.read.failures import asking, outdated
 from geopipes.read.files import File, assuming, opened
 from geopipes.read.placing import Placement, placement
 from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
@@ -232,7 +232,7 @@ class Reader:
     def _draw_all(
         self, sheet: Sheet, names: Names, inner: Box, here: dict[DType, tuple[Array, Array]], place: tuple[int, int]
     ) -> None:
-        """Draw what a sheet holds; a file in a store that is another one by now is opened anew, once."""
+        """Draw what a sheet holds; a file whose kept header turns out to be another one's is opened anew."""
         renewed: set[str | None] = set()
         while True:
             try:
@@ -242,7 +242,7 @@ class Reader:
                 return
             except ReadError as error:
                 href = None if error.failure is None else error.failure.href
-                if not replaced(error) or href in renewed:
+                if not outdated(error) or href in renewed:
                     raise
                 renewed.add(href)
 

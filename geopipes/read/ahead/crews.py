@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
-from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State, longest
+from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State
 from geopipes.read.failures import Asking, asking
 from geopipes.threads import collecting
 
@@ -45,13 +45,12 @@ class Fetching:
     def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
         asked = asked or asking.get()
         self._asked = replace(asked, policy=replace(asked.policy, retries=0))
-        self._requests, self._budget, self._disk = requests, budget, disk
+        self._requests, self._disk = requests, disk
         self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
         self._work = Condition(self._lock)
         self._pieces: dict[Key, Piece] = {}
-        self._longest = longest(budget)
-        self._queue = Queue(self._longest)
+        self._queue = Queue(budget)
         self._calls: deque[Call] = deque()
         self._calling: dict[Hashable, Call] = {}  # until they have ended
         self._threads: list[Thread] = []
@@ -201,7 +200,7 @@ class Fetching:
 
     def _begin(self) -> None:
         """Have threads look for work: some that sleep, or new ones."""
-        wanted = len(self._calls) + self._queue.count(ahead=self._roomy())
+        wanted = len(self._calls) + self._queue.count(self._held)
         self._work.notify(min(wanted, self._idle))
         for _ in range(min(wanted - self._idle, self._requests - len(self._threads))):
             if self._closed:
@@ -212,12 +211,8 @@ class Fetching:
 
     def _go_on(self) -> None:
         """Have one more thread look for work, where bytes were let go of and there is room for a request."""
-        if self._roomy():
+        if self._idle and self._queue.count(self._held):
             self._work.notify()
-
-    def _roomy(self) -> bool:
-        """Say whether there is room for a request of any length: a short one would leave its neighbours behind."""
-        return self._budget - self._held >= self._longest or self._held == 0
 
     def _taken(self, piece: Piece) -> memoryview:
         job = piece.job
@@ -267,7 +262,7 @@ class Fetching:
             while not self._closed:
                 if self._calls:
                     return self._calls.popleft()
-                job = self._queue.take(ahead=self._roomy())
+                job = self._queue.take(self._held)
                 if job is not None:
                     self._held += job.stop - job.start
                     return job

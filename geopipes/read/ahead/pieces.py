@@ -94,21 +94,17 @@ class Call(NamedTuple):
     done: Event
 
 
-def longest(budget: int) -> int:
-    """Give the bytes that neighbours may come to in one request, of so many that may be held."""
-    return min(max(budget // SHARES, LEAST), LONGEST)
-
-
 class Queue:
     """Pieces that wait to be fetched: those needed now, then those to come in their order.
 
     Parameters
     ----------
-    longest : bytes that neighbours come to in one request
+    budget : bytes that may be held of what is not needed now
     """
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._longest = min(max(budget // SHARES, LEAST), LONGEST)
         self._now: deque[Piece] = deque()
         self._ahead: deque[Piece] = deque()
         self._by_file: dict[FarFile, list[tuple[int, Piece]]] = {}
@@ -120,9 +116,13 @@ class Queue:
             insort(self._by_file.setdefault(piece.file, []), (piece.start, piece), key=lambda entry: entry[0])
         (self._now if now else self._ahead).append(piece)
 
-    def count(self, *, ahead: bool) -> int:
-        """Count what may be fetched, about; with what is not needed now, or without."""
-        return len(self._now) + (len(self._ahead) if ahead else 0)
+    def roomy(self, held: int) -> bool:
+        """Say whether there is room for a request of any length: a short one would leave its neighbours behind."""
+        return held == 0 or self._budget - held >= self._longest
+
+    def count(self, held: int) -> int:
+        """Count what may be fetched while so many bytes are held, about."""
+        return len(self._now) + (len(self._ahead) if self.roomy(held) else 0)
 
     def remove(self, piece: Piece) -> None:
         """Take out a piece that nobody needs."""
@@ -131,13 +131,19 @@ class Queue:
         self._cut(piece.file, entries, at, at + 1)
         piece.state = State.IDLE
 
-    def take(self, *, ahead: bool) -> Job | None:
-        """Take the next piece, and its neighbours in the file; None where there is none."""
-        for pieces in (self._now, self._ahead) if ahead else (self._now,):
+    def take(self, held: int) -> Job | None:
+        """Take the next piece, and its neighbours in the file; None where there is none, or no room for it.
+
+        Parameters
+        ----------
+        held : bytes of what was taken before and is not let go of
+        """
+        roomy = self.roomy(held)
+        for pieces in (self._now, self._ahead) if roomy else (self._now,):
             while pieces:
                 piece = pieces.popleft()
                 if piece.state is State.QUEUED:
-                    return self._job(piece, self._longest if ahead else LEAST)
+                    return self._job(piece, self._longest if roomy else LEAST)
         return None
 
     def _job(self, piece: Piece, most: int) -> Job:

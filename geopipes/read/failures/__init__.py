@@ -1,7 +1,7 @@
 """Reads that fail: why, whether another try helps, what is done where none does, and the ledger that all stand in."""
 
 from geopipes.read.failures.asking import Asking, Skipped, Told, asking, nobody, timeout
-from geopipes.read.failures.causes import Cause, Kind, classified, is_remote, replaced
+from geopipes.read.failures.causes import Cause, Kind, classified, is_remote, outdated
 from geopipes.read.failures.counts import Counts
 from geopipes.read.failures.ledgers import Ledger, opened
 from geopipes.read.failures.policies import DEFAULT, RETRIES, TIMEOUT, OnError, Policy
@@ -12,5 +12,5 @@ from geopipes.read.failures.trying import check_lost, persist
 __all__ = [
     "DEFAULT", "RETRIES", "TIMEOUT", "Asking", "Cause", "Counts", "Failure", "Kind", "Ledger", "OnError", "Policy",
     "Signature", "SigningError", "Skipped", "Span", "Told", "asking", "check_lost", "classified", "is_remote", "nobody",
-    "opened", "persist", "replaced", "signed_href", "timeout",
+    "opened", "outdated", "persist", "signed_href", "timeout",
 ]  # fmt: skip

@@ -86,8 +86,13 @@ def classified(error: BaseException, *, remote: bool) -> Cause:
 
 
 def replaced(error: BaseException) -> bool:
-    """Say whether a read failed as the file is another one than when its header was read: it has to be opened anew."""
+    """Say whether a read failed as the file is another one than when its header was read."""
     return any(getattr(one, "changed", False) for one in _chain(error))
+
+
+def outdated(error: BaseException) -> bool:
+    """Say whether that header was kept from an earlier program: then it is no wonder, and the file is opened anew."""
+    return any(getattr(one, "outdated", False) for one in _chain(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

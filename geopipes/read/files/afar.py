@@ -11,6 +11,7 @@ from geopipes.read.files.bycog import CogFile, Tiles
 from geopipes.read.files.layouts import Array, File, Layout
 from geopipes.read.sources import Source
 from geopipes.read.stores import Head, Location, StoreError, forget, get, located, name_of
+from geopipes.read.stores.faults import CHANGED
 
 
 class FarFile(CogFile):
@@ -31,7 +32,8 @@ class FarFile(CogFile):
     ) -> None:  # fmt: skip
         File.__init__(self, source, signed, layout, reason)
         self._tiles, self._located, self._size = tiles, (signed, location), head.size
-        self._etag, self.version, self.name = head.etag, head.version, name_of(location)
+        self._etag, self._kept = head.etag, head.kept
+        self.version, self.name = head.version, name_of(location)
 
     @property
     def location(self) -> Location:
@@ -57,12 +59,13 @@ class FarFile(CogFile):
         try:
             data, meta = get(self.location, start, stop, etag=strong)
             if meta["size"] != self._size or (self._etag and meta["e_tag"] and meta["e_tag"] != self._etag):
-                text = "the object is another one than when its header was read"
-                raise StoreError(text, kind="transient", changed=True)
+                raise StoreError(CHANGED, kind="corrupt", changed=True)
         except StoreError as error:
             if error.changed:  # to wait is of no use: it is to be opened anew
                 forget(self.location)
-                raise StoreError(str(error), kind="corrupt", changed=True) from None
+                anew = StoreError(str(error), kind="corrupt", changed=True)
+                anew.outdated = self._kept
+                raise anew from None
             raise
         return memoryview(data)
 

@@ -13,7 +13,7 @@ are kept for one version of a file, its ETag or else its size.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from geopipes.read.hrefs import unsigned
 from geopipes.read.kept.places import flush, headers, keeping, tiles
@@ -32,12 +32,14 @@ class Head:
     size : of the file, bytes
     etag : tells this file from another in its place; None where the store gives none
     more : (offset, bytes) of parts of the header that lie elsewhere, ascending
+    kept : whether it was read by an earlier program, and lay on disk since
     """
 
     data: bytes
     size: int
     etag: str | None
     more: tuple[tuple[int, bytes], ...] = ()
+    kept: bool = field(default=False, compare=False)
 
     @property
     def version(self) -> str:
@@ -75,7 +77,7 @@ def head(href: str) -> Head | None:
     for offset, count in more:
         parts.append((offset, data[at : at + count]))
         at += count
-    return Head(data[:first], size, etag, tuple(parts))
+    return Head(data[:first], size, etag, tuple(parts), kept=True)
 
 
 def keep_head(href: str, head: Head) -> None:

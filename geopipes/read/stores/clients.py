@@ -17,6 +17,7 @@ from geopipes.read.failures import timeout
 from geopipes.read.stores.faults import StoreError, classified
 from geopipes.read.stores.locations import Location
 from geopipes.read.stores.options import CONNECT_TIMEOUT, Options, config_of, options_of
+from geopipes.read.stores.waits import asked_wait
 from geopipes.threads import afar
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def get(location: Location, start: int, stop: int, *, etag: str | None = None) -
     except GeopipesError:
         raise
     except (BaseError, OSError, ValueError) as error:
-        raise classified(error, location) from None  # whose text holds the signature
+        found = classified(error, location)
+        if found.busy:
+            found.retry_after = asked_wait(location, options.headers)
+        raise found from None  # whose text holds the signature
     wanted = min(stop, meta["size"]) - start
     if len(data) != wanted:
         how = "fewer" if len(data) < wanted else "more"

@@ -26,6 +26,9 @@ MISSING, BUSY = (404, 410), (408, 425, 429)
 NO_CREDENTIALS = ("169.254.169.254", "metadata.google", "NoCredentials", "MissingCredential", "Missing account")
 """What stands in errors of a store that has looked everywhere for credentials."""
 
+CHANGED = "the object is another one than when its header was read"
+"""Read again, it is opened anew."""
+
 KEYS = ("Token", "Credential", "Authorization", "AccessKey", "Signature")
 """What stands in the code of a 400 that is about who asks."""
 
@@ -37,14 +40,19 @@ class StoreError(GeopipesError, OSError):
     ----------
     kind : "auth" (who asks is not let in), "transient" (may work later), "missing", or "corrupt" (what is there is
         not what its header says)
-    retry_after : seconds that the store asks to wait; None where it does not say. obstore 0.12 shows no headers of an
-        error, so it is None for all that obstore reads
+    retry_after : seconds that the store asks to wait; None where it does not say
     changed : whether the object is another one than that whose header was read
+    busy : whether the store has too much to do, and may say for how long
+    outdated : whether the header of an object that changed had been kept on disk since an earlier program
     """
 
-    def __init__(self, text: str, *, kind: Kind, retry_after: float | None = None, changed: bool = False) -> None:
+    outdated = False
+
+    def __init__(
+        self, text: str, *, kind: Kind, retry_after: float | None = None, changed: bool = False, busy: bool = False
+    ) -> None:
         super().__init__(text)
-        self.kind, self.retry_after, self.changed = kind, retry_after, changed
+        self.kind, self.retry_after, self.changed, self.busy = kind, retry_after, changed, busy
 
     def __reduce__(self) -> tuple[object, ...]:
         return _made, (str(self), self.kind, self.retry_after, self.changed)
@@ -63,7 +71,7 @@ def classified(error: Exception, location: Location) -> StoreError:
     if isinstance(error, FileNotFoundError) or status in MISSING:
         return StoreError(words if status else "there is no such object", kind="missing")
     if isinstance(error, PreconditionError):
-        return StoreError("the object is another one than when its header was read", kind="transient", changed=True)
+        return StoreError(CHANGED, kind="corrupt", changed=True)
     if status in (401, 403) or isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         return StoreError(f"{words}: {_who(location)}", kind="auth")
     if status == 400 and code and any(key in code[1] for key in KEYS):
@@ -75,7 +83,7 @@ def classified(error: Exception, location: Location) -> StoreError:
     if isinstance(error, NotSupportedError):
         return StoreError(f"{location.root} sent the whole object where a part was asked for", kind="transient")
     if status in BUSY or status >= 500:
-        return StoreError(words, kind="transient")
+        return StoreError(words, kind="transient", busy=status in (429, 503))
     if status == 416 or "InvalidRangeRequest" in str(error):
         return StoreError("the object ends before the bytes asked for", kind="corrupt")
     if status:
