@@ -543,7 +543,7 @@ def test_an_expired_token_is_renewed_in_the_middle_of_a_run(fields: Synthetic, t
         assert ledger.counts.delivered == 256
         assert any(request.status == 403 for request in server.requests)
         table = ledger.table()
-        assert {*table["action"]} == {"recovered"}
+        assert {*table["action"]} == {"recovered"}  # ahead of its chip or with it
         assert "auth" in {*table["kind"]}
         assert not table["href"].str.contains("token").any()
         assert not table["message"].str.contains("token=").any()

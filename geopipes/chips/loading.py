@@ -275,7 +275,7 @@ class Outlook:
         """Name the tiles of a chip."""
         cube, window = self._windows.window(position)
         # What fails ahead of a chip for a passing reason is tried again when the chip is read.
-        once = asking.set(replace(asking.get(), policy=replace(asking.get().policy, retries=0), tell=nobody))
+        once = asking.set(replace(asking.get(), policy=replace(asking.get().policy, retries=0)))
         token = ahead.patient.set(patient)
         try:
             return cube.keys(window.grown(self._margin))

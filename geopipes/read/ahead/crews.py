@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
 from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State
-from geopipes.read.failures import Asking, asking, nobody
+from geopipes.read.failures import Asking, asking
 from geopipes.threads import collecting
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Fetching:
 
     def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
         asked = asked or asking.get()
-        self._asked = replace(asked, policy=replace(asked.policy, retries=0), tell=nobody)
+        self._asked = replace(asked, policy=replace(asked.policy, retries=0))
         self._requests, self._disk = requests, disk
         self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
