@@ -9,7 +9,7 @@ from typing import TypeVar
 from geopipes.errors import GeopipesError
 from geopipes.meters import RETRYING, timed
 from geopipes.read.failures.asking import asking
-from geopipes.read.failures.causes import Cause, classified, is_remote, replaced
+from geopipes.read.failures.causes import Cause, classified, is_remote, outdated, replaced
 from geopipes.read.failures.policies import FIRST_WAIT, LONGEST_ASKED, LONGEST_WAIT
 from geopipes.read.failures.records import Failure, unsigned_text
 from geopipes.read.failures.signing import Signature
@@ -68,7 +68,7 @@ def persist(
             failure = Failure.of(source, cause.kind, message, attempts)
             if replaced(error) or not tries.again(cause, href):
                 mend(href)  # for whoever reads it later
-                if lost is not None and cause.kind != "transient":
+                if lost is not None and cause.kind != "transient" and not outdated(error):
                     lost[what] = failure
                 raise failure.error() from error
             continue
