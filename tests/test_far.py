@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -453,7 +454,8 @@ def test_ctrl_c_ends_a_run(land: Synthetic, tmp_path: Path, kind: Any) -> None:
     faults = [] if kind is None else [Fault(kind, times=None, paths="*red.tif", after=2)]
     with object_server(folder(land), latency=0.3, faults=faults) as server:
         command = program(moved(land, server), tmp_path, INTERRUPTED)
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in a shell's background ignores it
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
         assert running.stdout is not None
         assert running.stdout.readline() == "begun\n"
         time.sleep(0.5)

@@ -276,7 +276,8 @@ def test_masks(tmp_path: Path, kind: str, overviews: bool) -> None:
     assert_as_rasterio(path)
     file = opened(source_of(path))
     assert (file.kind, file.layout.masked) == ("gdal", True)
-    assert file.reason == "the file has a mask or an alpha band"
+    beside, inside = "a.tif.msk lies beside the file", "the file has a mask or an alpha band"
+    assert file.reason == (beside if kind == "mask beside" else inside)
     np.testing.assert_array_equal(put_together(source_of(path), 0, (1,), mask=True)[0] > 0, shown > 0)
 
 

@@ -383,7 +383,7 @@ def begun(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a run in another process, and wait until it is under way; afterwards until it has ended."""
     with subprocess.Popen([sys.executable, MAKING, folder, name], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        assert run.stdout.readline() == "begun\n"
+        assert run.stdout.readline() in ("begun\n", "done\n")  # what is left may need no model
         yield run
 
 

@@ -174,11 +174,17 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, sys.path)])}
 
 
+def heeding() -> None:
+    """Heed Ctrl-C, which a shell's programs in the background ignore, as do those that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(command: list[str], ready: Callable[[], bool]) -> tuple[float, int, str]:
     """Run a program, interrupt it once it is ready; give the seconds until it had ended, its code and stderr."""
     with subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=heeding,
+    ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n", process.stderr.read() if process.stderr else ""
