@@ -29,6 +29,9 @@ PEERS = {
 FAR_PEERS = {"rasterio_threads": 16, "odc_each": 16, "odc_xbatcher": 16, "stackstac_xbatcher": 16, "torchgeo_random": 8}
 """Those read from a store far away, and their threads, or processes: they wait most of the time."""
 
+FAR_THREADS = 8
+"""Threads of geopipes there: as many as ``read`` has where nobody says."""
+
 LATENCY = 0.04
 """Seconds before each answer of that store."""
 
@@ -136,14 +139,14 @@ def measures(
             for polygons in POLYGONS:
                 yield Measure(f"labels {suffix} {polygons}", "labels:chip", {"polygons": polygons, "suffix": suffix})
     if "far" in rows:
-        yield from _far(threads, chips, (200, 2_000) if quick else (5_000, 50_000), quick=quick)
+        yield from _far(chips, (200, 2_000) if quick else (5_000, 50_000), quick=quick)
 
 
-def _far(threads: int, chips: int, marks: Sequence[int], *, quick: bool) -> Iterator[Measure]:
+def _far(chips: int, marks: Sequence[int], *, quick: bool) -> Iterator[Measure]:
     """Give what is measured of a store 40 ms away; those who wait for it have more threads, or worker processes."""
     for order, latency in (("shuffled", LATENCY), ("shuffled", None), ("random", LATENCY)):
         where = "disk" if latency is None else "afar"
-        parameters = {"order": order, "threads": threads, "chips": 16 * chips, "latency": latency}
+        parameters = {"order": order, "threads": FAR_THREADS, "chips": 16 * chips, "latency": latency}
         yield Measure(f"far geopipes {order} {where}", "far:geopipes", parameters)
     for peer, many in FAR_PEERS.items():
         parameters = {"engine": peer, "threads": many, "chips": chips}
@@ -151,7 +154,7 @@ def _far(threads: int, chips: int, marks: Sequence[int], *, quick: bool) -> Iter
         yield Measure(f"far {peer}", "far:peer", parameters, job="same-grid", once=True, torchgeo=torchgeo)
     for engine in ("rasterio", "geopipes", "stored"):
         yield Measure(f"far cold {engine}", "far:cold", {"engine": engine, "scenes": 20 if quick else 200})
-    yield Measure("far steady", "far:steady", {"threads": threads, "marks": list(marks)}, once=True)
+    yield Measure("far steady", "far:steady", {"threads": FAR_THREADS, "marks": list(marks)}, once=True)
 
 
 def _training(device: str, threads: int, processes: Sequence[int], *, quick: bool) -> Iterator[Measure]:
