@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
+from geopipes.read.ahead.arenas import share_arenas
 from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State
 from geopipes.read.failures import Asking, asking
 from geopipes.threads import collecting
@@ -205,6 +206,7 @@ class Fetching:
         if self._idle:
             self._work.notify()
         elif len(self._threads) < self._requests:
+            share_arenas()
             thread = Thread(target=self._run, name=f"geopipes-fetch_{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
