@@ -551,7 +551,7 @@ def _cut(whole: Any, number: int) -> Any:
 def test_bytes_that_made_no_sense_are_not_kept(raster: Path, cache: Path, tmp_path: Path) -> None:
     with rasterio.open(raster) as file:
         whole = file.read(1)
-    with object_server(raster.parent, faults=[Fault("corrupt", share=0.7, after=1)]) as server:
+    with object_server(raster.parent, faults=[Fault("corrupt", share=0.35, after=1)]) as server:
         found = _pixels(server.url, tmp_path / "disk")
         assert any(request.fault == "corrupt" for request in server.requests)
         assert all(np.array_equal(pixels, _cut(whole, number)) for number, pixels in found.items())
