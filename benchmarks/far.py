@@ -163,8 +163,8 @@ def _job(world: World, latency: float | None) -> Iterator[tuple[Job, ObjectServe
         return
     root = _root(world)
     with object_server(root, latency=latency, process=True) as server:
-        items = tuple(_moved(item, root, server) for item in asked.items)
-        label = None if asked.label is None else _moved(asked.label, root, server)
+        items = tuple(server.served(asked.items))
+        label = None if asked.label is None else server.served([asked.label])[0]
         yield replace(asked, items=items, label=label), server
 
 
@@ -186,16 +186,8 @@ def _copies(world: World, count: int) -> Iterator[tuple[list[pystac.Item], Objec
         item.assets["B1"].href = str(path)
         items.append(item)
     with object_server(root, latency=LATENCY, process=True) as server:
-        yield [_moved(item, root, server) for item in items], server
+        yield server.served(items), server
 
 
 def _root(world: World) -> Path:
     return Path(world.label.assets["crop"].href).parent
-
-
-def _moved(item: pystac.Item, root: Path, server: ObjectServer) -> pystac.Item:
-    """Give an item whose files are the server's."""
-    moved = item.clone()
-    for asset in moved.assets.values():
-        asset.href = server.href(Path(asset.href).relative_to(root).as_posix())
-    return moved

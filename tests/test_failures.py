@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -363,15 +363,6 @@ def root(scenes: Synthetic) -> Path:
     return scenes.label.parent
 
 
-def rehung(scenes: Synthetic, href: Callable[[str], str]) -> list[pystac.Item]:
-    """Give the items with other hrefs, of the paths below their folder."""
-    items = [item.clone() for item in scenes.items]
-    for item in items:
-        for asset in item.assets.values():
-            asset.href = href(str(Path(asset.href).relative_to(root(scenes))))
-    return items
-
-
 @pytest.fixture(scope="module")
 def truth(fields: Synthetic) -> dict[int, xr.Dataset]:
     return {int(chip["chip"]): chip for chip in planned(fields.items).read()}
@@ -422,7 +413,7 @@ def storm(fields: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for (date, asset), kinds in PASSING.items():
         faults += [Fault(kind, paths=f"{names[date]}/{asset}.tif", retry_after=0.05) for kind in kinds]
     with object_server(folder) as server:
-        plan = planned(rehung(fields, server.href))
+        plan = planned(server.served(fields.items))
         windows = plan._value.get()
         spoilt = (windows.time == 2) & (windows.row >= 256) & (windows.col < 256)
         lost = windows.ids[(windows.time < 2) | spoilt]
@@ -533,7 +524,7 @@ def test_a_server_that_recovers_gives_the_right_pixels_again(tmp_path: Path, kin
 
 def test_an_expired_token_is_renewed_in_the_middle_of_a_run(fields: Synthetic, truth: dict[int, xr.Dataset]) -> None:
     with object_server(root(fields), token_life=3.0) as server:
-        items = gp.items(rehung(fields, server.href), modifier=server.sign)
+        items = gp.items(server.served(fields.items), modifier=server.sign)
         plan = items.stack(BANDS, resolution=10, crs="EPSG:32614").chip(32, time=1)
         ledger = gp.Ledger()
         # With little memory tiles are fetched to the end.
@@ -559,7 +550,10 @@ def torn(land: Synthetic, tmp_path: Path) -> list[pystac.Item]:
         copy = tmp_path / path.relative_to(root(land))
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    return rehung(land, lambda path: str(tmp_path / path))
+    items = [item.clone() for item in land.items]
+    for asset in (asset for item in items for asset in item.assets.values()):
+        asset.href = str(tmp_path / Path(asset.href).relative_to(root(land)))
+    return items
 
 
 def lose(item: pystac.Item, *keys: str) -> None:
@@ -917,7 +911,7 @@ def test_retries_and_skips_are_shown(holey: Holey, fields: Synthetic, capsys: py
     lines = report.table()["refused"]
     assert lines[lines.index.str.startswith("read(")].tolist() == [holey.skipped]
     with object_server(root(fields), faults=[Fault("error", share=0.3)]) as server:
-        chips = samples(planned(rehung(fields, server.href)).read(), 64)
+        chips = samples(planned(server.served(fields.items)).read(), 64)
         loader = chips.loader(progress=True)
         with loader.profile() as report:
             list(loader)

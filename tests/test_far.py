@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
+from forgetting import forget
 from odc.geo.geobox import GeoBox
 
 import geopipes as gp
@@ -45,12 +45,6 @@ def fresh() -> Iterator[None]:
     assert not left()
 
 
-def forget() -> None:
-    files.close_files()
-    heads.forget_all()
-    shared().forget()
-
-
 @pytest.fixture
 def server(land: Synthetic) -> Iterator[ObjectServer]:
     with object_server(folder(land)) as server:
@@ -72,15 +66,6 @@ def left() -> list[str]:
 
 def folder(land: Synthetic) -> Path:
     return land.label.parent
-
-
-def moved(land: Synthetic, server: ObjectServer) -> list[pystac.Item]:
-    """Give the items with hrefs of the server."""
-    items = [item.clone() for item in land.items]
-    for item in items:
-        for asset in item.assets.values():
-            asset.href = server.href(os.path.relpath(asset.href, folder(land)))
-    return items
 
 
 def plan(items: Any, **options: Any) -> gp.Plan[xr.Dataset]:
@@ -126,28 +111,28 @@ def noise(count: int, size: int, seed: int = 0) -> Any:
 def test_chips_of_a_store_are_those_of_the_disk(land: Synthetic, server: ObjectServer, exact: bool) -> None:
     near = chips(plan(land.items).shuffle(seed=1, exact=exact))
     forget()
-    same(chips(plan(moved(land, server)).shuffle(seed=1, exact=exact)), near)
+    same(chips(plan(server.served(land.items)).shuffle(seed=1, exact=exact)), near)
 
 
 def test_a_chip_that_is_looked_at_alone(land: Synthetic, server: ObjectServer) -> None:
-    near, far = plan(land.items), plan(moved(land, server))
+    near, far = plan(land.items), plan(server.served(land.items))
     for position in (0, len(near) - 1):
         xr.testing.assert_identical(far[position].load(), near[position].load())
 
 
 def test_reason_says_that_byte_ranges_are_read(land: Synthetic, server: ObjectServer) -> None:
-    href = moved(land, server)[0].assets["red"].href
+    href = server.served(land.items)[0].assets["red"].href
     assert reason(href).startswith("cog: tiled, deflate, predictor 2")
 
 
 def test_a_cold_file_takes_one_request(land: Synthetic, server: ObjectServer) -> None:
-    href = moved(land, server)[0].assets["red"].href
+    href = server.served(land.items)[0].assets["red"].href
     files.opened(source(href))
     assert [(request.method, request.start, request.stop) for request in server.requests] == [("GET", 0, 32768)]
 
 
 def test_a_run_asks_for_each_byte_once_and_for_neighbours_together(land: Synthetic, server: ObjectServer) -> None:
-    chips(plan(moved(land, server)).shuffle(seed=0))
+    chips(plan(server.served(land.items)).shuffle(seed=0))
     tiles = [request for request in server.requests if request.start]
     assert len({(request.path, request.start) for request in tiles}) == len(tiles)
     stored = sum(path.stat().st_size for path in folder(land).rglob("*.tif"))
@@ -157,7 +142,7 @@ def test_a_run_asks_for_each_byte_once_and_for_neighbours_together(land: Synthet
 
 def test_bands_and_dates_of_a_chip_are_asked_for_side_by_side(land: Synthetic, tmp_path: Path) -> None:
     with object_server(folder(land), latency=0.2) as server:
-        far = plan(moved(land, server))
+        far = plan(server.served(land.items))
         began = time.monotonic()
         far[0].load()
         took = time.monotonic() - began
@@ -231,13 +216,13 @@ def test_a_missing_file_says_so(server: ObjectServer) -> None:
 
 def test_signatures_are_used_and_never_shown(land: Synthetic) -> None:
     with object_server(folder(land), token_life=60) as server:
-        far = plan(moved(land, server), modifier=server.sign)
+        far = plan(server.served(land.items), modifier=server.sign)
         same(chips(far), chips(plan(land.items)))
         forget()
         with pytest.raises(ReadError, match="403 Forbidden: sign the items") as caught:
-            chips(plan(moved(land, server)))
+            chips(plan(server.served(land.items)))
         assert "token" not in str(caught.value)
-        href = f"{moved(land, server)[0].assets['red'].href}?token=SECRET"
+        href = f"{server.served(land.items)[0].assets['red'].href}?token=SECRET"
         with pytest.raises(StoreError, match="signature has run out") as refused:
             heads.head(located(href))  # type: ignore[arg-type]
         assert refused.value.kind == "auth"
@@ -251,7 +236,7 @@ def test_signatures_are_used_and_never_shown(land: Synthetic) -> None:
 ])  # fmt: skip
 def test_faults_are_of_their_kind(land: Synthetic, kind: Any, expected: str) -> None:
     with object_server(folder(land), faults=[Fault(kind, times=None)]) as server:
-        location = located(moved(land, server)[0].assets["red"].href)
+        location = located(server.served(land.items)[0].assets["red"].href)
         assert location is not None
         with pytest.raises(StoreError) as caught:
             heads.head(location)
@@ -278,7 +263,7 @@ def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path:
 
 def test_a_busy_server_is_asked_once_how_long_to_wait(land: Synthetic) -> None:
     with object_server(folder(land), faults=[Fault("busy", times=None, retry_after=7)]) as server:
-        for item in moved(land, server)[:3]:
+        for item in server.served(land.items)[:3]:
             location = located(item.assets["red"].href)
             assert location is not None
             with pytest.raises(StoreError) as caught:
@@ -304,7 +289,7 @@ def test_neighbours_come_in_one_request_and_are_let_go_of(tmp_path: Path) -> Non
 
 
 def test_a_fault_that_stays_is_an_error_with_its_cause(land: Synthetic, server: ObjectServer) -> None:
-    far = plan(moved(land, server))
+    far = plan(server.served(land.items))
     chips(far[:1])
     shared().forget()
     server.faults = [Fault("busy", times=None)]
@@ -345,7 +330,7 @@ def test_gdal_reads_again_after_a_body_that_ended_early(tmp_path: Path) -> None:
 
 def test_a_run_that_is_left_leaves_nothing_behind(land: Synthetic) -> None:
     with object_server(folder(land), latency=0.05) as server:
-        run = iter(plan(moved(land, server)).shuffle(seed=0).read(threads=2))
+        run = iter(plan(server.served(land.items)).shuffle(seed=0).read(threads=2))
         next(run)
         run.close()  # type: ignore[attr-defined]
         assert not left()
@@ -363,11 +348,11 @@ def test_bounds_that_make_no_sense_are_refused(land: Synthetic) -> None:
 def test_little_room_and_one_request_give_the_same(land: Synthetic, server: ObjectServer) -> None:
     near = chips(plan(land.items).shuffle(seed=1))
     forget()
-    same(chips(plan(moved(land, server)).shuffle(seed=1), cache=0, requests=1), near)
+    same(chips(plan(server.served(land.items)).shuffle(seed=1), cache=0, requests=1), near)
 
 
 def test_profiles_count_requests_and_bytes(land: Synthetic, server: ObjectServer) -> None:
-    pipe = plan(moved(land, server)).shuffle(seed=0).read(threads=2)
+    pipe = plan(server.served(land.items)).shuffle(seed=0).read(threads=2)
     with pipe.profile() as report:
         assert sum(1 for _ in pipe)
     line = report.table().loc["bytes from afar"]
@@ -396,7 +381,7 @@ print("hangs" if process.is_alive() else "ended")
 
 
 def test_a_fork_after_the_network_was_used_is_refused(land: Synthetic, server: ObjectServer) -> None:
-    hrefs = [moved(land, server)[0].assets[band].href for band in ("red", "nir")]
+    hrefs = [server.served(land.items)[0].assets[band].href for band in ("red", "nir")]
     out = subprocess.run([sys.executable, "-c", FORKED, *hrefs], capture_output=True, text=True, timeout=60)
     assert 'multiprocessing_context="spawn"' in out.stdout, out.stderr
     assert out.stdout.endswith("ended\n")
@@ -440,8 +425,8 @@ print(len(fetched.take(file, 4000, 1000)))
 def test_short_programs_end_cleanly(land: Synthetic, server: ObjectServer, tmp_path: Path) -> None:
     """With threads and requests under way as they end: Python that comes back to an end of its own would abort."""
     server.latency = 0.01
-    light = [sys.executable, "-c", LIGHT, moved(land, server)[0].assets["red"].href]
-    for command, out in [*[(light, "1000\n")] * 19, (program(moved(land, server), tmp_path), "1\n")]:
+    light = [sys.executable, "-c", LIGHT, server.served(land.items)[0].assets["red"].href]
+    for command, out in [*[(light, "1000\n")] * 19, (program(server.served(land.items), tmp_path), "1\n")]:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, out, "")
 
@@ -453,7 +438,7 @@ INTERRUPTED = PROGRAM.replace("print(", 'print("begun", flush=True)\nfor _ in ru
 def test_ctrl_c_ends_a_run(land: Synthetic, tmp_path: Path, kind: Any) -> None:
     faults = [] if kind is None else [Fault(kind, times=None, paths="*red.tif", after=2)]
     with object_server(folder(land), latency=0.3, faults=faults) as server:
-        command = program(moved(land, server), tmp_path, INTERRUPTED)
+        command = program(server.served(land.items), tmp_path, INTERRUPTED)
         heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in a shell's background ignores it
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
         assert running.stdout is not None

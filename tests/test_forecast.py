@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import pystac
 import pytest
+from forgetting import forget
 
 import geopipes as gp
 from geopipes.errors import StepError
 from geopipes.forecasts import Forecast
 from geopipes.meters import AFAR, DECODING, FETCHING
-from geopipes.read import files
-from geopipes.read.stores import heads
 from geopipes.read.tiles import shared
 from geopipes.testing import ObjectServer, Synthetic, object_server, synthetic_scenes
 
@@ -41,23 +37,6 @@ def cubes(items: Any) -> gp.Pipe[Any]:
 
 def batches(plan: Any, **options: Any) -> gp.Pipe[Any]:
     return plan.read(threads=2, **options).tensor(image=BANDS, fill=0).batch(16)  # type: ignore[no-any-return]
-
-
-def moved(items: Iterable[pystac.Item], folder: Path, url: str) -> list[pystac.Item]:
-    """Give the items with their files in a store."""
-    given = []
-    for item in items:
-        item = item.clone()
-        for asset in item.assets.values():
-            asset.href = f"{url}/{os.path.relpath(asset.href, folder)}"
-        given.append(item)
-    return given
-
-
-def forget() -> None:
-    shared().forget()
-    files.close_files()
-    heads.forget_all()
 
 
 ORDERS: dict[str, Any] = {
@@ -98,7 +77,7 @@ def test_a_shuffle_is_held_against_the_order_as_cut(wide: Synthetic) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_of_files_in_a_store_it_is_what_the_store_is_asked(wide: Synthetic, server: ObjectServer, order: str) -> None:
-    items = moved(wide.items, wide.label.parent, server.url)
+    items = server.served(wide.items)
     pipe = batches(ORDERS[order](cubes(items).chip(64)), cache=10**8)
     forget()
     before = len(server.requests)
@@ -176,7 +155,7 @@ def test_a_probe_tells_seconds_and_what_bounds(wide: Synthetic) -> None:
 
 
 def test_a_probe_blames_a_store_far_away(wide: Synthetic, server: ObjectServer) -> None:
-    pipe = batches(cubes(moved(wide.items, wide.label.parent, server.url)).chip(64), requests=1)
+    pipe = batches(cubes(server.served(wide.items)).chip(64), requests=1)
     assert len([*pipe])  # compiles the kernels
     forget()
     server.latency = 0.1

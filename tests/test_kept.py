@@ -19,16 +19,14 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from forgetting import forget
 
 import geopipes as gp
 from geopipes.errors import CacheWarning, StepError
 from geopipes.read import kept
-from geopipes.read.files import close_files
 from geopipes.read.hrefs import unsigned
 from geopipes.read.kept import Head, Store, database, places
 from geopipes.read.kept.database import PAGE, SLACK, Database
-from geopipes.read.stores import heads
-from geopipes.read.tiles import shared
 from geopipes.testing import Fault, ObjectServer, object_server
 
 MB = 2**20
@@ -536,9 +534,7 @@ def _written(path: Path, seed: int) -> Any:
 
 def _pixels(url: str, disk: Path, chips: slice = slice(None)) -> dict[int, Any]:
     """Read chips of the raster, as another program would."""
-    shared().forget()
-    close_files()
-    heads.forget_all()
+    forget()
     plan = gp.rasters(f"{url}/a.tif").stack(resolution=10).chip(64)
     return {int(chip.chip): chip["data"].values.squeeze() for chip in plan[chips].read(threads=2, disk=disk)}
 

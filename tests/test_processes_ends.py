@@ -16,11 +16,9 @@ from typing import Any
 
 import pystac
 import pytest
+from forgetting import forget
 
 import geopipes as gp
-from geopipes.read import files
-from geopipes.read.stores import heads
-from geopipes.read.tiles import shared
 from geopipes.testing import Fault, ObjectServer, Synthetic, object_server
 
 SHORT = int(os.environ.get("GEOPIPES_SHORT_PROGRAMS", "20"))
@@ -44,12 +42,6 @@ def moved(land: Synthetic, url: str) -> list[pystac.Item]:
             asset.href = f"{url}/{os.path.relpath(asset.href, land.label.parent)}"
         given.append(item)
     return given
-
-
-def forget() -> None:
-    shared().forget()
-    files.close_files()
-    heads.forget_all()
 
 
 def chips(land: Synthetic, url: str | None, **options: Any) -> gp.Pipe[Any]:

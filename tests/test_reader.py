@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from forgetting import forget
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
-from geopipes.read.files import close_files, opened, opening, reason
+from geopipes.read.files import opened, opening, reason
 from geopipes.read.files.fitting import Unfit
 from geopipes.read.headers import file_header
 from geopipes.read.placing import placement
@@ -105,12 +106,6 @@ def stack_of(path: Path, grid: GeoBox, *resamplings: str) -> Stack:
     """Make a stack of a file's bands, each by its method."""
     variables = (variable_of(f"b{i}", each, source_of(path, i)) for i, each in enumerate(resamplings, 1))
     return Stack(grid, None, tuple(variables))
-
-
-def forget() -> None:
-    """Close all files, and forget their tiles."""
-    close_files()
-    shared().clear()
 
 
 def by_gdal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 import pystac
 import pytest
 import xarray as xr
+from forgetting import forget
 
 import geopipes as gp
 from geopipes.errors import ReadError, SourceError
-from geopipes.read import files, reason
-from geopipes.read.stores import StoreError, head, heads, located, options
+from geopipes.read import reason
+from geopipes.read.stores import StoreError, head, located, options
 from geopipes.read.stores.clients import slot
 from geopipes.read.stores.gdal import gdal_name, open_raster
-from geopipes.read.tiles import shared
 from geopipes.testing import Synthetic
 
 boto3 = pytest.importorskip("boto3")
@@ -40,12 +40,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
     yield
     options.tell({})
-
-
-def forget() -> None:
-    files.close_files()
-    heads.forget_all()
-    shared().forget()
 
 
 class Bucket:

@@ -16,6 +16,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from forgetting import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -23,11 +24,9 @@ from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
 
 from geopipes.errors import GridError, NotGeoreferenced, ReadError, SourceError
-from geopipes.read.files import close_files
 from geopipes.read.headers import file_header
 from geopipes.read.placing import placement
 from geopipes.read.sources import Source, Variable
-from geopipes.read.tiles import shared
 from geopipes.read.windows import read_source, read_variable
 
 Array = np.ndarray[Any, Any]
@@ -108,12 +107,6 @@ def variable_of(*sources: Source, resampling: str = "nearest", **changes: Any) -
     labels = None if len(first.bands) == 1 else tuple(f"b{band}" for band in first.bands)
     variable = Variable("red", first.dtype, first.nodata, resampling, labels, (sources,))
     return replace(variable, **changes)
-
-
-def forget() -> None:
-    """Close all files, and forget their tiles."""
-    close_files()
-    shared().clear()
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
@@ -13,30 +12,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geopipes.chips.outlooks import Outlook
 from geopipes.chips.windows import Windows
 from geopipes.datacubes.lazies import Array, first, spread, template, templates
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.errors import ReadError
-from geopipes.meters import WAITING, timed
 from geopipes.read import ahead, kept
-from geopipes.read.draws import current
 from geopipes.read.failures import DEFAULT, Asking, Ledger, Policy, Told, asking, nobody
-from geopipes.read.tiles import Uses, shared
+from geopipes.read.tiles import shared
 from geopipes.steps import Step, dataset_wanted
 
 Loads = Callable[[Windows, int], Any]
-
-OUTLOOK_USES = 2000
-"""Tile uses ahead that the cache is told of: nearly as good as all."""
-
-OUTLOOK_CHIPS = 4
-"""Chips ahead that are looked at before each is read, until the outlook is full."""
-
-OUTLOOK_FAR = 32
-"""The same where tiles lie in stores: neighbours are fetched together if they are known before one of them is begun."""
-
-OPENED_CHIPS = 64
-"""Chips ahead whose files are opened at a time, where that waits for the network."""
 
 AHEAD = 8
 """What part of the budget for decoded tiles may be held, beside them, of bytes fetched ahead: they are compressed."""
@@ -185,107 +171,6 @@ class Loading:
     def leave(self) -> None:
         """Wake threads that wait for bytes: nobody will take what they read."""
         self.outlook.fetched.close()
-
-
-class Outlook:
-    """Tells which tiles the chips ahead will use: the cache, and what fetches them from stores.
-
-    Always those of a chip before it is read.
-
-    Attributes
-    ----------
-    fetched : bytes of tiles in stores
-    """
-
-    def __init__(
-        self, windows: Windows, positions: Sequence[int], uses: Uses, fetched: ahead.Fetching, margin: int
-    ) -> None:
-        self._windows, self._uses, self._margin, self._lock = windows, uses, margin, Lock()
-        self.fetched = fetched
-        self._following = iter(positions)
-        self._next: deque[int] = deque()  # of which files are being opened
-        self._told: dict[int, int] = {}  # tile uses of each chip that is not read yet
-        self._begun: deque[int] = deque()  # of which reading has begun, though they may still be among those
-        self._afar: dict[int, list[Any]] = {}  # tiles of each chip, where some of them lie in stores
-        self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of these that are expected
-        self._ahead = 0
-
-    @contextmanager
-    def reading(self, position: int) -> Iterator[None]:
-        """Read a chip in the block, which is what is expected."""
-        tokens = current.set(self._uses), ahead.current.set(self.fetched)
-        try:
-            self._before(position)
-            if keys := self._afar.pop(position, None):
-                self.fetched.hurry(ahead.stored(keys, shared()))
-            yield
-        finally:
-            self.fetched.used(self._stored.pop(position, ()))
-            current.reset(tokens[0])
-            ahead.current.reset(tokens[1])
-
-    def _before(self, position: int) -> None:
-        """Tell of chips up to this one, and of a few more."""
-        self._begun.append(position)
-        # A thread whose chip was told of does not wait for another that is telling.
-        with timed(WAITING):
-            free = self._lock.acquire(blocking=position not in self._told)
-        if free:
-            try:
-                while position not in self._told and self._tell_next(patient=True):
-                    pass
-                for _ in range(OUTLOOK_FAR if self._stored else OUTLOOK_CHIPS):
-                    if self._ahead >= OUTLOOK_USES or not self._tell_next(patient=False):
-                        break
-                self.fetched.begin()
-                while self._begun:
-                    self._ahead -= self._told.pop(self._begun.popleft(), 0)
-            finally:
-                self._lock.release()
-
-    def _tell_next(self, *, patient: bool) -> bool:
-        """Tell of the next chip; not if its files have to be opened first and nobody waits for that."""
-        if not self._next and not self._look_further():
-            return False
-        try:
-            keys = self._keys(self._next[0], patient=patient)
-        except ahead.Pending:
-            while not self.fetched.full and len(self._next) < OPENED_CHIPS and self._look_further():
-                with suppress(ahead.Pending):
-                    self._keys(self._next[-1], patient=False)
-            return False
-        position = self._next.popleft()
-        self._uses.add(keys)
-        if any(planes.afar for planes, *_ in keys):
-            wanted = ahead.stored(keys, shared())
-            self._afar[position] = keys
-            self._stored.setdefault(position, []).extend(wanted)
-            self.fetched.expect(wanted)
-        self._told[position] = len(keys)
-        self._ahead += len(keys)
-        return True
-
-    def _look_further(self) -> bool:
-        position = next(self._following, None)
-        if position is not None:
-            self._next.append(position)
-        return position is not None
-
-    def _keys(self, position: int, *, patient: bool) -> list[Any]:
-        """Name the tiles of a chip."""
-        cube, window = self._windows.window(position)
-        # What fails ahead of a chip for a passing reason is tried again when the chip is read.
-        once = asking.set(replace(asking.get(), policy=replace(asking.get().policy, retries=0)))
-        token = ahead.patient.set(patient)
-        try:
-            return cube.keys(window.grown(self._margin))
-        except (ahead.Pending, ahead.Closed):
-            raise
-        except Exception:  # whatever opening a file raises is raised again, of the right chip, when that is read
-            return []
-        finally:
-            ahead.patient.reset(token)
-            asking.reset(once)
 
 
 class Once:

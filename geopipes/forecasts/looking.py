@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
-from geopipes.chips.loading import AHEAD, OUTLOOK_USES, Reading
+from geopipes.chips.loading import AHEAD, Reading
+from geopipes.chips.outlooks import OUTLOOK_USES
 from geopipes.forecasts.assumed import Files
 from geopipes.read.ahead.pieces import Job, Piece, Queue, State
 from geopipes.read.draws import current
@@ -84,7 +85,7 @@ def _look(reading: Reading, files: Files, positions: Sequence[int], margin: int)
 
 @dataclass(eq=False)
 class _Run:
-    """Chips that are read one after the other, each told of before: as `geopipes.chips.loading.Outlook` does."""
+    """Chips that are read one after the other, each told of before: as `geopipes.chips.outlooks.Outlook` does."""
 
     reading: Reading
     stands: Files

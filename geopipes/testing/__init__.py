@@ -10,7 +10,7 @@ farmland from a satellite, a town from the air.
 >>> town = synthetic_town(folder, seed=0)                         # doctest: +SKIP
 >>> buildings = gp.vectors(town.buildings)                        # doctest: +SKIP
 >>> with object_server(folder, latency=0.04, faults=[Fault("busy", share=0.05)]) as server:  # doctest: +SKIP
-...     gp.rasters(server.href("scene.tif"))
+...     gp.items(server.served(scenes.items))
 """
 
 from geopipes.testing.answers import Request

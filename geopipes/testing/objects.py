@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,13 +33,21 @@ class ObjectServer:
     url : of its folder
     """
 
-    def __init__(self, ask: _Asked) -> None:
-        self._ask = ask
+    def __init__(self, ask: _Asked, folder: Path) -> None:
+        self._ask, self._folder = ask, folder.resolve()
         self.url = f"http://127.0.0.1:{ask('port')}"
 
     def href(self, path: str) -> str:
         """Give the URL of a file, by its path below the folder."""
         return f"{self.url}/{path}"
+
+    def served(self, items: Iterable[pystac.Item]) -> list[pystac.Item]:
+        """Give copies of items whose files lie in the folder, with their URLs as hrefs."""
+        copies = [item.clone() for item in items]
+        for item in copies:
+            for asset in item.assets.values():
+                asset.href = self.href(Path(asset.href).resolve().relative_to(self._folder).as_posix())
+        return copies
 
     def sign(self, item: pystac.Item) -> pystac.Item:
         """Sign the hrefs of an item, in place: a ``modifier`` of searches."""
@@ -113,7 +121,7 @@ def object_server(
         "token_life": token_life,
     }  # fmt: skip
     with (_elsewhere if process else _here)(options) as ask:
-        yield ObjectServer(ask)
+        yield ObjectServer(ask, Path(folder))
 
 
 @contextmanager

@@ -137,10 +137,7 @@ def test_it_finishes_and_adds_up(scenes: Synthetic, store: ObjectServer, desk: s
     well = here[2].clone()
     well.assets["nir"].href = str(Path(well.assets["nir"].href).with_suffix(".well"))
     truth = taken(training(stacked([*here[:2], well, here[3]])).batch(BATCH))
-    items = [item.clone() for item in scenes.items]
-    for item in items:
-        for asset in item.assets.values():
-            asset.href = store.href(str(Path(asset.href).relative_to(scenes.label.parent)))
+    items = store.served(scenes.items)
     plan = stacked(items, Signer(desk))
     windows = plan._value.get()
     spoilt = (windows.time == 2) & (windows.row >= 256) & (windows.col < 256)
