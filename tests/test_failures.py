@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -363,6 +364,15 @@ def root(scenes: Synthetic) -> Path:
     return scenes.label.parent
 
 
+def copied(scenes: Synthetic, folder: Path) -> list[pystac.Item]:
+    """Copy the files of scenes into a folder, and give items of the copies."""
+    shutil.copytree(root(scenes), folder, dirs_exist_ok=True)
+    items = [item.clone() for item in scenes.items]
+    for asset in (asset for item in items for asset in item.assets.values()):
+        asset.href = str(folder / Path(asset.href).relative_to(root(scenes)))
+    return items
+
+
 @pytest.fixture(scope="module")
 def truth(fields: Synthetic) -> dict[int, xr.Dataset]:
     return {int(chip["chip"]): chip for chip in planned(fields.items).read()}
@@ -400,10 +410,7 @@ class Weather:
 def storm(fields: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weather]:
     """Serve all that goes wrong at once: what passes, a file that is gone, one refused, a tile that is spoilt."""
     folder = tmp_path_factory.mktemp("storm")
-    for path in root(fields).rglob("*.tif"):
-        copy = folder / path.relative_to(root(fields))
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
+    items = copied(fields, folder)
     names = [item.id for item in fields.items]
     spoil(folder / names[2] / "nir.tif", row=1, col=0)
     faults = [
@@ -413,7 +420,7 @@ def storm(fields: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for (date, asset), kinds in PASSING.items():
         faults += [Fault(kind, paths=f"{names[date]}/{asset}.tif", retry_after=0.05) for kind in kinds]
     with object_server(folder) as server:
-        plan = planned(server.served(fields.items))
+        plan = planned(server.served(items))
         windows = plan._value.get()
         spoilt = (windows.time == 2) & (windows.row >= 256) & (windows.col < 256)
         lost = windows.ids[(windows.time < 2) | spoilt]
@@ -546,14 +553,7 @@ def test_an_expired_token_is_renewed_in_the_middle_of_a_run(fields: Synthetic, t
 @pytest.fixture
 def torn(land: Synthetic, tmp_path: Path) -> list[pystac.Item]:
     """Give copies of scenes, of which some files may be lost."""
-    for path in root(land).rglob("*.tif"):
-        copy = tmp_path / path.relative_to(root(land))
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    items = [item.clone() for item in land.items]
-    for asset in (asset for item in items for asset in item.assets.values()):
-        asset.href = str(tmp_path / Path(asset.href).relative_to(root(land)))
-    return items
+    return copied(land, tmp_path)
 
 
 def lose(item: pystac.Item, *keys: str) -> None:

@@ -418,11 +418,11 @@ def test_two_processes_share_a_file_with_eviction(tmp_path: Path) -> None:
 
 def test_a_kill_in_the_middle_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
-    code = "import sys; from tests.test_kept import _hammer; _hammer(sys.argv[1], int(sys.argv[2]), 60, None)"
+    code = "import sys; from test_kept import _hammer; _hammer(sys.argv[1], int(sys.argv[2]), 60, None)"
     chosen = random.Random(0)
     for seed in range(6):
         command = [sys.executable, "-c", code, str(path), str(seed)]
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, cwd=Path(__file__).parent) as process:
             until = time.monotonic() + 60
             while not path.exists() and time.monotonic() < until:
                 time.sleep(0.01)
