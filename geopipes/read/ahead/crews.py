@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from geopipes.errors import GeopipesError
 from geopipes.read import kept
-from geopipes.read.ahead.arenas import share_arenas
+from geopipes.read.ahead.memory import FETCHED, give_back, share_arenas
 from geopipes.read.ahead.pieces import Call, Job, Key, Piece, Queue, State
 from geopipes.read.failures import Asking, asking
 from geopipes.threads import collecting
@@ -58,10 +58,11 @@ class Fetching:
         self._idle = self._held = 0
         self._closed = False
         self._sent = [0, 0]  # requests, bytes since they were last told
+        self._come = 0  # bytes since free memory was given back
 
     @property
     def held(self) -> int:
-        """Bytes of requests that are on their way, or here and not taken to the last."""
+        """Bytes that are on their way, or here and not taken."""
         return self._held
 
     @property
@@ -184,6 +185,8 @@ class Fetching:
         for thread in self._threads:
             if thread is not current_thread() and not collecting():
                 thread.join(max(0.0, until - monotonic()))
+        if self._threads:
+            give_back()
 
     # With the lock held.
 
@@ -212,10 +215,9 @@ class Fetching:
             thread.start()
 
     def _taken(self, piece: Piece) -> memoryview:
-        job = piece.job
-        assert job is not None
-        data: memoryview = job.data[piece.start - job.start : piece.stop - job.start]
-        if self._disk is not None and piece.start not in job.kept:
+        data = piece.data
+        assert data is not None
+        if self._disk is not None and not piece.kept:
             self._fresh[piece.file, piece.start] = data
         self._leave(piece)
         if piece.uses <= 0:
@@ -224,12 +226,9 @@ class Fetching:
         return data
 
     def _leave(self, piece: Piece) -> None:
-        """Let go of the bytes of a piece; those of its request go with the last one."""
-        job, piece.job, piece.state = piece.job, None, State.IDLE
-        if job is not None:
-            job.left -= 1
-            if job.left == 0:
-                self._held -= job.stop - job.start
+        """Let go of the bytes of a piece."""
+        self._held -= 0 if piece.data is None else len(piece.data)
+        piece.data, piece.state = None, State.IDLE
 
     def _drop(self, piece: Piece) -> None:
         """Let go of a piece that nobody expects; one on its way goes when it comes."""
@@ -273,41 +272,42 @@ class Fetching:
         error: BaseException | None = None
         requests = size = 0
         try:
-            there = self._looked_up(job)
-            missing = [piece for piece in job.pieces if piece.start not in there]
-            if not there:
+            self._look_up(job)
+            missing = [piece for piece in job.pieces if piece.data is None]
+            if missing:
+                start, stop = missing[0].start, max(piece.stop for piece in missing)
                 requests = 1
-                job.data = job.file.fetch(job.start, job.stop)
-                size = job.stop - job.start
-            else:
-                whole = bytearray(job.stop - job.start)
-                if missing:
-                    start, stop = missing[0].start, max(piece.stop for piece in missing)
-                    requests = 1
-                    whole[start - job.start : stop - job.start] = job.file.fetch(start, stop)
-                    size = stop - start
-                for start, data in there.items():
-                    whole[start - job.start : start - job.start + len(data)] = data
-                job.data, job.kept = memoryview(whole), frozenset(there)
+                whole = job.file.fetch(start, stop)
+                size = stop - start
+                for piece in missing:
+                    part = whole[piece.start - start : piece.stop - start]
+                    # Copied, as the last of neighbours to be taken would hold the others'.
+                    piece.data = part if len(missing) == 1 else memoryview(bytes(part))
         except BaseException as raised:
             error = raised
         with self._lock:
             self._sent[0] += requests
             self._sent[1] += size
+            self._come += size
+            full = self._come >= FETCHED
+            self._come = 0 if full else self._come
+            self._held -= job.stop - job.start
             for piece in job.pieces:
                 self._arrived(piece, error)
+        if full:
+            give_back()
 
-    def _looked_up(self, job: Job) -> dict[int, bytes]:
-        """Give what of a request lies on disk, by where it begins."""
+    def _look_up(self, job: Job) -> None:
+        """Give pieces of a request what lies on disk."""
         if self._disk is None:
-            return {}
-        found = {
-            piece.start: kept.tile(self._disk, job.file.name, job.file.version, piece.start, piece.stop - piece.start)
-            for piece in job.pieces
-        }
-        return {start: data for start, data in found.items() if data is not None}
+            return
+        for piece in job.pieces:
+            data = kept.tile(self._disk, job.file.name, job.file.version, piece.start, piece.stop - piece.start)
+            piece.kept = data is not None
+            piece.data = None if data is None else memoryview(data)
 
     def _arrived(self, piece: Piece, error: BaseException | None) -> None:
+        self._held += 0 if piece.data is None else len(piece.data)
         if error is None and self._pieces.get((piece.file, piece.start)) is piece:
             piece.state, piece.error = State.HERE, None
         else:

@@ -44,17 +44,19 @@ class Piece:
     file, start, stop : where; stop excluded
     uses : how many chips to come need it, as far as the plan has told
     state : where it stands
-    job : the request that brings it, or brought it
+    data : its bytes, while they are here
+    kept : whether they came from disk
     error : why it could not be fetched, for whoever takes it: who waits before the next try
     settled : set when it is here or has failed; made by whoever waits
     """
 
-    __slots__ = ("error", "file", "job", "settled", "start", "state", "stop", "uses")
+    __slots__ = ("data", "error", "file", "kept", "settled", "start", "state", "stop", "uses")
 
     def __init__(self, file: FarFile, start: int, stop: int) -> None:
         self.file, self.start, self.stop = file, start, stop
         self.uses, self.state = 0, State.IDLE
-        self.job: Job | None = None
+        self.data: memoryview | None = None
+        self.kept = False
         self.settled: Event | None = None
         self.error: BaseException | None = None
 
@@ -72,18 +74,13 @@ class Job:
     ----------
     file, start, stop : where
     pieces : it brings
-    left : how many of them are still held
-    data : the bytes, when they are here
-    kept : where pieces begin that came from disk
     """
 
-    __slots__ = ("data", "file", "kept", "left", "pieces", "start", "stop")
+    __slots__ = ("file", "pieces", "start", "stop")
 
     def __init__(self, pieces: list[Piece]) -> None:
         self.file, self.start, self.stop = pieces[0].file, pieces[0].start, max(piece.stop for piece in pieces)
-        self.pieces, self.left = pieces, len(pieces)
-        self.data: Any = None
-        self.kept: frozenset[int] = frozenset()
+        self.pieces = pieces
 
 
 class Call(NamedTuple):
@@ -163,10 +160,9 @@ class Queue:
             low, start = low - 1, other.start
         taken = [each for _, each in entries[low:high]]
         self._cut(piece.file, entries, low, high)
-        job = Job(taken)
         for each in taken:
-            each.state, each.job = State.FLYING, job
-        return job
+            each.state = State.FLYING
+        return Job(taken)
 
     def _at(self, entries: list[tuple[int, Piece]], piece: Piece) -> int:
         return bisect_left(entries, piece.start, key=lambda entry: entry[0])
