@@ -336,6 +336,20 @@ def test_classes_are_never_mixed(tmp_path: Path, name: str, method: str) -> None
     assert found.valid.mean() > 0.3
 
 
+@METHODS
+@pytest.mark.parametrize("name", RASTERS)
+def test_whole_numbers_that_become_floats_are_those_of_a_raster_of_floats(
+    tmp_path: Path, name: str, method: str
+) -> None:
+    floats, shape = np.dtype(np.float32), RASTERS[name].shape
+    pixels = scene((shape.y, shape.x), 3)
+    expected = read(stack_of(write(tmp_path / "floats.tif", pixels.astype(floats), RASTERS[name]), GRID, method))
+    for dtype in ("uint16", "int32"):
+        whole = stack_of(write(tmp_path / f"{dtype}.tif", pixels.astype(dtype), RASTERS[name]), GRID, method)
+        asked = replace(whole, variables=tuple(replace(each, dtype=floats) for each in whole.variables))
+        assert_equal(read(asked), expected)
+
+
 @pytest.fixture(scope="module")
 def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a file of which each level says which one it is: 100, and its overviews 50 and 25."""

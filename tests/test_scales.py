@@ -62,7 +62,8 @@ def test_numbers_are_those_of_scale(land: Synthetic) -> None:
         "resampling": {"scl": "nearest", "*": "bilinear"},
     }
     read = whole(items.stack(BANDS, rescale=True, **options))
-    scaled = whole(items.stack(BANDS, **options).scale(["red", "nir"], factor=1e-4, offset=-0.1))
+    floats = {"scl": "uint8", "*": "float32"}  # integers would be rounded before they are scaled
+    scaled = whole(items.stack(BANDS, dtype=floats, **options).scale(["red", "nir"], factor=1e-4, offset=-0.1))
     xr.testing.assert_allclose(read, scaled, rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(read["valid"].values, scaled["valid"].values)
     assert read["red"].dtype == np.float32

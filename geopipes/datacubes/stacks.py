@@ -65,7 +65,8 @@ def stack(
         property's name, or a function of the item. Within a step the first valid pixel by (datetime, id) wins
     resampling : ``"nearest"``, ``"bilinear"``, ``"cubic"``, ``"average"`` or ``"mode"`` for pixels that are not on
         the grid; one for all, or by band, ``{"scl": "nearest", "*": "bilinear"}``
-    dtype : of the cube's pixels, one or by band; None for the files' own
+    dtype : of the cube's pixels, one or by band; None for the files' own. Whole numbers are resampled to whole numbers,
+        unless they are to be floats: ``dtype="float32"`` makes fractions of them
     nodata : the value that stands for no measurement where files do not say or say wrong, one or by band
     rescale : whether to read physical numbers, float32 ``scale * stored + offset``, by what each item states
         (``raster:bands``, STAC 1.1's ``raster:scale`` and ``raster:offset``) or its product is known for: Landsat

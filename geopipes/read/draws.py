@@ -133,6 +133,12 @@ class Draw:
         return np.empty(0, self.dtype)
 
     @cached_property
+    def _weighed(self) -> np.dtype[Any]:
+        """The dtype that pixels are resampled in: integers that become floats are not rounded before."""
+        floats = self.dtype.kind == "f" and self.resampling not in ("nearest", "mode")
+        return np.result_type(self.planes.dtype, self.dtype) if floats else self.planes.dtype
+
+    @cached_property
     def _target(self) -> Any:
         """The channels as an index, a slice where they follow each other."""
         first, last = int(self.channels[0]), int(self.channels[-1])
@@ -155,7 +161,7 @@ class Draw:
     def _crop(self, places: list[Place], box: Box) -> tuple[Array, Array | None]:
         """Put a box of the raster together from its tiles: pixels (n, y, x), mask (y, x)."""
         shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-        crop = scratch("crop", (len(self.picked), *shape), self.planes.dtype)
+        crop = scratch("crop", (len(self.picked), *shape), self._weighed)
         mask = scratch("mask", (1, *shape), np.uint8) if self.planes.masked else None
         with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
             for k, (corner, row, col, share) in enumerate(self._shares(places, box)):

@@ -51,8 +51,8 @@ def resample(
     - both are widened where ``where.scale`` is below 1;
     - average weighs by area, mode takes the class of the largest area, of equal ones the smallest.
 
-    Integers are rounded, halves up, and clamped to their dtype. Those of 16 bits or fewer are weighed exactly,
-    wider ones and floats in float64.
+    Integers are rounded, halves up, and clamped to their dtype, whatever that of ``out``. Those of 16 bits or fewer are
+    weighed exactly, wider ones and floats in float64.
 
     Parameters
     ----------
@@ -175,7 +175,8 @@ def _check(where: Located, crop: Crop, out: Array, ok: Array) -> None:
             f"rows {rows.start}..{rows.stop} and columns {cols.start}..{cols.stop} are needed: give all of where.window"
         )
     shape = (len(crop.pixels), *where.shape)
-    if out.shape != shape or ok.shape != shape or not np.can_cast(crop.pixels.dtype, out.dtype, "safe"):
+    fits = np.can_cast(crop.pixels.dtype, out.dtype, "safe") or out.dtype.kind == "f"  # floats may round
+    if out.shape != shape or ok.shape != shape or not fits:
         raise GridError(
             f"out {out.shape} of {out.dtype} and ok {ok.shape}; both are needed as {shape} (band, y, x), and a dtype "
             f"that holds {crop.pixels.dtype}"
