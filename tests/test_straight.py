@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "a label among bands": {"image": ["red", "crop"], "again": ["red", "nir", "scl"], "fill": 3},
     "one variable": {"red": "red", "label": ["crop"], "fill": 0},
     "columns of the plan": {"image": ["red", "nir", "scl"], "fill": 0, "columns": ["chance", "kind", "day"]},
+    "what is joined, beside the stack": {"image": ["red", "crop"], "other": ["red", "nir", "crop"], "fill": 7},
     "of one length": {"image": ["red", "nir", "scl"], "label": "crop", "fill": 0, "length": 4, "doy": True},
     "of one length, as floats": {"image": ["nir", "crop"], "fill": 2, "length": 3, "dtype": torch.bfloat16},
     "one date": {"image": ["red", "nir", "scl"], "label": "crop", "fill": 0, "time_axis": False},

@@ -206,18 +206,30 @@ def test_filling_and_read_only_arrays_make_a_copy() -> None:
 # Fill and dtype
 
 
-def test_nan_is_filled_and_marked_where_the_stack_has_it_but_not_where_it_is_joined() -> None:
+def test_what_is_no_measurement_is_filled_and_marked() -> None:
     chip = make_chip(1, (1, 3), dtype="float32")
     chip["valid"].values[...] = [[[True, False, True]]]
     chip["red"].values[...] = [[[1, np.nan, np.nan]]]
     chip["nir"].values[...] = [[[4, 5, 6]]]
-    chip["height"] = (("y", "x"), np.array([[np.nan, 8, 9]], "float32"))
-    sample = tensor(chip, fill=-1, image=["red", "nir", "height"])
-    np.testing.assert_array_equal(sample["image"][0, :, 0], [[1, -1, -1], [4, -1, 6], [np.nan, 8, 9]])
+    sample = tensor(chip, fill=-1, image=["red", "nir"])
+    np.testing.assert_array_equal(sample["image"][0, :, 0], [[1, -1, -1], [4, -1, 6]])
     np.testing.assert_array_equal(sample["image_valid"], [[[True, False, False]]])
     left = tensor(chip, fill=None, image=["red", "nir"])
     np.testing.assert_array_equal(left["image"][0, :, 0], [[1, np.nan, np.nan], [4, 5, 6]])
     np.testing.assert_array_equal(left["image_valid"], sample["image_valid"])
+
+
+@pytest.mark.parametrize("lost", [np.float32("nan"), np.int16(-32768)])
+def test_what_is_joined_is_filled_beside_the_stack_and_left_alone_by_itself(lost: np.generic) -> None:
+    chip = make_chip(1, (1, 3))
+    chip["valid"].values[...] = [[[True, False, True]]]
+    chip["height"] = (("y", "x"), np.array([[lost, 8, 9]]), {"joined": True, "nodata": float(lost)})
+    sample = tensor(chip, fill=0, image=["red", "height"], height="height", dtype=torch.float32)
+    first, _, third = chip["red"].values[0, 0]
+    np.testing.assert_array_equal(sample["image"][0, :, 0], [[first, 0, third], [0, 8, 9]])
+    np.testing.assert_array_equal(sample["image_valid"], [[[False, False, True]]])
+    np.testing.assert_array_equal(sample["height"], [[lost, 8, 9]])
+    assert "height_valid" not in sample
 
 
 @pytest.mark.parametrize("dtype", [*TORCH_INTEGERS, "bool", "float16", "float32", "float64", "complex64"])

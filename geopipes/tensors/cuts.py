@@ -29,6 +29,7 @@ class Layer(NamedTuple):
     pixels : (time or 1, band or 1, y, x), without the margin: a view of the chip
     timed, banded : whether the variable itself has those axes
     joined : whether ``valid`` does not speak of it
+    nodata : the number that is no measurement of a joined one; None for none but NaN
     """
 
     name: str
@@ -36,6 +37,7 @@ class Layer(NamedTuple):
     timed: bool
     banded: bool
     joined: bool
+    nodata: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,14 @@ class Cut:
         bands = len(order) > 2 + time
         pixels = pixels if time else pixels[None]
         undated = not time and "time" in self.chip.variables["valid"].dims
+        joined = undated or name == "valid" or bool(variable.attrs.get("joined"))
         return Layer(
             name=name,
             pixels=pixels if bands else pixels[:, None],
             timed=time,
             banded=bands,
-            joined=undated or name == "valid" or bool(variable.attrs.get("joined")),
+            joined=joined,
+            nodata=variable.attrs.get("nodata") if joined else None,
         )
 
     def valid(self) -> npt.NDArray[np.bool_]:

@@ -36,7 +36,8 @@ def tensor(
     ----------
     chip : a loaded chip, or one for each input; its margin is cropped here
     fill : written into every pixel of the stack's variables that is not valid, and over NaN; None leaves
-        them as they are. Joined variables (labels, elevation) are never filled, NaN included.
+        them as they are. Joined variables (labels, elevation) are never filled in a tensor of their own; beside the
+        stack's, in one list, their NaN and their own nodata are filled and not valid, too.
     dtype : of all tensors, or by name ``{"image": torch.float32}``; by default the chip's own, where
         variables differ the one that NumPy promotes them to
     time_axis : False drops the axis of time from chips of one date
@@ -55,7 +56,8 @@ def tensor(
     Returns
     -------
     dict: each tensor under its name; ``<name>_valid``, bool, (T, H, W) or (H, W), for those that hold variables
-    of the stack: False where ``valid`` is, and where one of its floats is NaN; ``chip``, ``bounds``, ``crs``
+    of the stack: False where ``valid`` is, and where one of its floats is NaN or one of its joined variables its
+    nodata; ``chip``, ``bounds``, ``crs``
     and ``transform`` (of the first input); ``time`` where the chip has one, with several inputs ``<name>_time``
     for each tensor that has time (int64 nanoseconds since 1970, UTC; the smallest for none); beside it ``doy``
     (int64, 1 for 1 January, 0 for none) where asked for, and with ``length`` ``time_mask`` (bool), which is True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,26 @@ from geopipes.tensors.cuts import Layer
 from geopipes.tensors.dates import check_fits
 from geopipes.tensors.rows import fresh, row, written
 
-Spoken = tuple[tuple[slice, bool], ...]
-"""Bands of a tensor that ``valid`` speaks of, and whether they may be NaN."""
+
+class Told(NamedTuple):
+    """What tells where bands of a tensor are measured.
+
+    Attributes
+    ----------
+    bands : those
+    valid : whether ``valid`` speaks of them
+    floats : whether NaN may stand in them
+    nodata : the number that is no measurement, of joined ones; None for none
+    """
+
+    bands: slice
+    valid: bool
+    floats: bool
+    nodata: float | None
+
+
+Spoken = tuple[Told, ...]
+"""Of the bands of a tensor; empty where ``valid`` speaks of none of them."""
 
 
 def stacked(
@@ -80,16 +98,18 @@ def held_in(native: np.dtype[Any]) -> torch.dtype:
 
 
 def spoken(layers: Sequence[Layer], numbers: Container[str] = ()) -> Spoken:
-    """Give the bands of stacked layers that ``valid`` speaks of, and whether they may be NaN, where it is not said."""
-    found: list[tuple[slice, bool]] = []
+    """Tell where the bands of stacked layers are measured; those whose names are numbers are not NaN."""
+    if all(layer.joined for layer in layers):
+        return ()
+    found: list[Told] = []
     start = 0
     for layer in layers:
         bands, floats = slice(start, start := start + layer.pixels.shape[1]), layer.pixels.dtype.kind in "fc"
-        floats = floats and layer.name not in numbers
-        if not layer.joined:
-            if found and found[-1] == (slice(found[-1][0].start, bands.start), floats):
-                bands = slice(found.pop()[0].start, bands.stop)  # many at once
-            found.append((bands, floats))
+        told = Told(bands, not layer.joined, floats and layer.name not in numbers, layer.nodata)
+        if found and found[-1].bands.stop == bands.start and told[1:] == found[-1][1:]:
+            told = told._replace(bands=slice(found.pop().bands.start, bands.stop))  # many at once
+        if told[1:] != (False, False, None):
+            found.append(told)
     return tuple(found)
 
 
@@ -102,12 +122,12 @@ def filled(
     shared: bool = False,
     complete: bool | None = None,
 ) -> npt.NDArray[Any]:
-    """Write ``fill`` where the stack measured nothing, and take that from what is measured.
+    """Write ``fill`` where nothing was measured, and take that from what is measured.
 
     Parameters
     ----------
     pixels : (time, band, y, x), written to
-    spoken : the bands that ``valid`` speaks of, and whether they may be NaN
+    spoken : what tells where its bands are measured
     measured : (time, y, x): ``valid`` before; written to
     fill : None for nothing to be written
     shared : whether the pixels are somebody else's: then a copy of them is written to, if need be
@@ -118,17 +138,26 @@ def filled(
     the pixels, or their copy
     """
     outside = None if (measured.all() if complete is None else complete) else ~measured[:, None]
-    for bands, floats in spoken:
-        holes = outside
-        # The least of numbers is NaN where one of them is: told in half the time, without an array of its own.
-        if floats and np.isnan(pixels[:, bands].min(initial=np.inf)):
-            nan = np.isnan(pixels[:, bands])
-            np.logical_and(measured, ~nan.any(axis=1), out=measured)
-            holes = nan if outside is None else nan | outside
+    for told in spoken:
+        holes = outside if told.valid else None
+        if (missing := _missing(pixels[:, told.bands], told)) is not None:
+            np.logical_and(measured, ~missing.any(axis=1), out=measured)
+            holes = missing if holes is None else missing | holes
         if holes is not None and fill is not None:
             pixels, shared = (pixels.copy(), False) if shared else (pixels, shared)
-            np.copyto(pixels[:, bands], fill, where=holes)
+            np.copyto(pixels[:, told.bands], fill, where=holes)
     return pixels
+
+
+def _missing(pixels: npt.NDArray[Any], told: Told) -> npt.NDArray[np.bool_] | None:
+    """Tell where pixels say themselves that they are no measurement; None where they do nowhere."""
+    missing = None
+    # The least of numbers is NaN where one of them is: told in half the time, without an array of its own.
+    if told.floats and np.isnan(pixels.min(initial=np.inf)):
+        missing = np.isnan(pixels)
+    if told.nodata is not None and (marked := pixels == told.nodata).any():
+        missing = marked if missing is None else missing | marked
+    return missing
 
 
 @lru_cache(maxsize=64)

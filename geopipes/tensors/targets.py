@@ -32,7 +32,7 @@ class Target:
     variables : all that it holds
     homes, copied : the bands that the last edit of a variable writes to, and those to which one is copied
     whole : the stack, by number, and the dtype of which all variables are read into it; None where there are none
-    spoken : what ``valid`` speaks of; nothing where all are joined
+    spoken : what tells where its bands are measured; nothing where all are joined
     number : written where nothing was measured; None for nothing
     pad : written to dates beyond the chip's own; None where there are none
     date, band : the place along time and bands where it has no such axis; None for the whole axis
