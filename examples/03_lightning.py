@@ -1,7 +1,4 @@
-"""Train in Lightning, stop in the middle of an epoch, and go on from the checkpoint: `pip install lightning`.
-
-The loader is given to `fit` as it is, and its state is in the checkpoint. Random turns belong to a chip and an epoch.
-"""
+"""Train in Lightning, and go on from a checkpoint, which holds the loader's state: `pip install lightning`."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Any
 import lightning as L  # noqa: N812  # as its own documentation imports it
 import torch
 from learning import UNKNOWN
+from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.random import Generator
 from torch.nn.functional import cross_entropy
 from unet import UNet
@@ -51,29 +49,30 @@ class Learner(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=0.01)
 
 
-def fit(scenes: Synthetic, steps: int, checkpoint: Path, *, resume: bool = False) -> list[float]:
-    """Train up to a step and keep a checkpoint; give the loss of each step."""
+def fit(scenes: Synthetic, epochs: int, kept: ModelCheckpoint, resume: Path | None = None) -> list[float]:
+    """Train; give the loss of each step."""
     torch.manual_seed(0)
     learner = Learner(len(scenes.classes))
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = L.Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", enable_checkpointing=False, **quiet)
-    trainer.fit(learner, loader(scenes), ckpt_path=checkpoint if resume else None, weights_only=False)
-    trainer.save_checkpoint(checkpoint)
+    trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[kept], **quiet)
+    trainer.fit(learner, loader(scenes), ckpt_path=resume, weights_only=False)
     return learner.losses
 
 
-def main(size: int, steps: int, out: Path) -> None:
+def main(size: int, epochs: int, step: int, out: Path) -> None:
     scenes = synthetic_scenes(out / "scenes", dates=["2024-07-12"], size=size)
     print(f"{len(loader(scenes))} steps an epoch")
-    whole = fit(scenes, steps, out / "whole.ckpt")
-    first, then = (fit(scenes, end, out / "part.ckpt", resume=end == steps) for end in (steps // 2, steps))
-    print(f"loss: {whole[0]:.3f} at the first step, {whole[-1]:.3f} at step {steps}")
-    print(f"{len(first)} steps and {len(then)} more; losses as without a break: {first + then == whole}")
+    kept = ModelCheckpoint(out, "{step}", every_n_train_steps=step, save_top_k=-1)
+    losses = fit(scenes, epochs, kept)
+    print(f"loss: {losses[0]:.3f} at the first step, {losses[-1]:.3f} at step {len(losses)}")
+    then = fit(scenes, epochs, kept, resume=out / f"step={step}.ckpt")
+    print(f"{len(then)} steps from the checkpoint of step {step}; losses as without a break: {then == losses[step:]}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="pixels of 10 m on each side of a scene")
-    parser.add_argument("--steps", type=int, default=40, help="of training, 8 chips each")
+    parser.add_argument("--epochs", type=int, default=4, help="of training, in steps of 8 chips")
+    parser.add_argument("--step", type=int, default=20, help="whose checkpoint is gone on from")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the scenes and checkpoints")
     main(**vars(parser.parse_args()))

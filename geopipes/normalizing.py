@@ -121,7 +121,11 @@ def _chosen(variables: str | Sequence[str] | None, there: Iterable[str], known: 
             where, has = ("Dataset", there) if name not in there else ("statistics", known)
             raise UnknownBand(f"normalize: there is no variable {name!r} in the {where}; there are {sorted(has)}")
         if known[name]:
-            raise StatisticsError(f"normalize: {name!r} holds classes, which have no mean; leave it out")
+            others = tuple(other for other, classes in known.items() if classes and other != name)
+            raise StatisticsError(
+                f"normalize: {name!r} was counted as classes, which have no mean; leave it out, or if it is a "
+                f"quantity make the statistics with statistics(classes={others})"
+            )
     return names
 
 

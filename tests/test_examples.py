@@ -97,12 +97,14 @@ def test_the_audit_finds_the_leak_and_the_map_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "split_and_audit.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_lightning_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
-    text = run(ROOT / "examples" / "03_lightning.py", "--size", 256, "--steps", 8, "--out", tmp_path)
-    before, after = figure(r"loss: ([\d.]+) at the first step, ([\d.]+) at step 8", text)
+@pytest.mark.parametrize("step", [4, 6])  # in the middle of an epoch, and at its end
+def test_lightning_goes_on_from_a_checkpoint(tmp_path: Path, step: int) -> None:
+    options = ("--size", 256, "--epochs", 3, "--step", step, "--out", tmp_path)
+    text = run(ROOT / "examples" / "03_lightning.py", *options)
+    before, after = figure(r"loss: ([\d.]+) at the first step, ([\d.]+) at step 9", text)
     assert 0 < after < before
     assert "3 steps an epoch" in text
-    assert "4 steps and 4 more; losses as without a break: True" in text
+    assert f"{9 - step} steps from the checkpoint of step {step}; losses as without a break: True" in text
 
 
 def test_two_ranks_train_and_one_goes_on(tmp_path: Path) -> None:

@@ -529,6 +529,26 @@ def test_a_server_that_recovers_gives_the_right_pixels_again(tmp_path: Path, kin
         np.testing.assert_array_equal(np.block([read[row : row + 4] for row in range(0, 16, 4)]), pixels)
 
 
+def test_a_file_that_is_down_is_asked_once_for_each_chip(land: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        return False
+
+    monkeypatch.setattr(trying, "pause", pause)
+    name = f"{land.items[0].id}/red.tif"
+    with object_server(root(land)) as server:
+        plan = gp.items(server.served([land.items[0]])).stack(["red"], resolution=10, crs="EPSG:32614").chip(32)
+        server.faults = [Fault("error", times=None, paths=name, after=1)]
+        ledger = gp.Ledger()
+        assert not [*plan.read(threads=1, cache=0, on_error="skip", retries=3, ledger=ledger)]
+        assert len(pauses) == 3
+        assert ledger.table()["attempts"].tolist() == [4] + [1] * (len(plan) - 1)
+        server.faults = []
+        assert len([*plan.read(threads=1, cache=0, on_error="skip", ledger=ledger)]) == len(plan)
+
+
 def test_an_expired_token_is_renewed_in_the_middle_of_a_run(fields: Synthetic, truth: dict[int, xr.Dataset]) -> None:
     with object_server(root(fields), token_life=3.0) as server:
         items = gp.items(server.served(fields.items), modifier=server.sign)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from test_chips import plain
 
 import geopipes as gp
-from geopipes import chips, datacubes
+from geopipes import chips, datacubes, fingerprints
 from geopipes.chips.grouping import Every, pairs, sequences
 from geopipes.chips.groups import Sequences
 from geopipes.chips.triples import triplets
@@ -218,6 +219,20 @@ def test_groups_go_through_the_whole_chain(land: Synthetic) -> None:
     assert sample["image"].shape == (2, 2, 16, 16)
     assert isinstance(sample["time"], torch.Tensor)
     assert len(sample["time"]) == 2
+
+
+def test_partners_and_steps_before_them_are_told(land: Synthetic) -> None:
+    cubes = gp.items(land.items).stack(["red", "nir"], resolution=10, crs="utm", groupby="solar_day")
+    windows = cubes.chip(16, time=1)._value.get()
+    one, same, other = (triplets(windows, near=200, far=300, seed=0) for _ in range(3))
+    other = replace(other, members={**other.members, "distant": other.members["distant"].take(range(len(other))[::-1])})
+    assert fingerprints.fingerprint(one) == fingerprints.fingerprint(same) != fingerprints.fingerprint(other)
+    changed = fingerprints.differences(*map(fingerprints.describe, (one, other)))
+    assert [line.split()[:3] for line in changed] == [["members", "distant", "chips"]]
+    scaled = triplets(windows.map(Step("doubled()", doubled)), near=200, far=300, seed=0)
+    assert fingerprints.fingerprint(scaled, chips=False) != fingerprints.fingerprint(one, chips=False)
+    assert len(fingerprints.chain(scaled)["steps"]) == 1
+    assert fingerprints.chain(one)["steps"] == []
 
 
 def test_several_inputs_are_named_by_both() -> None:

@@ -145,6 +145,85 @@ def test_choosing_ordering_and_sharing_keep_each_chip_its_dates(flood: Flood) ->
             assert str(pd.Timestamp(chip["s1"]["time"].values[0])) == by_id[int(chip["s1"]["chip"])]
 
 
+def held(matched: gp.Plan[Any]) -> list[list[np.datetime64]]:
+    """Give the dates that chips hold of any input, once they are read."""
+    found = []
+    for chip in matched.read(threads=2):
+        stamps = [part["time"].values for part in chip.values() if "time" in part.dims]
+        found.append([stamp for stamp in np.concatenate(stamps) if not np.isnat(stamp)])
+    return found
+
+
+@settings(max_examples=12)
+@given(
+    st.integers(0, 40), st.sampled_from(["nearest", "before", "after"]), st.sampled_from(["event", "s1", "s2"]),
+    st.sampled_from([("s1",), ("s2",), ("s1", "s2")]),
+    st.dates(pd.Timestamp("2024-05-04").date(), pd.Timestamp("2024-07-11").date()),
+)  # fmt: skip
+def test_a_plan_stands_in_time_where_its_chips_do(
+    flood: Flood, days: int, side: Any, to: str, named: tuple[str, ...], cut: Any
+) -> None:
+    within = dict.fromkeys(named, f"{days}D")
+    matched = plan(flood, event=np.datetime64("2024-06-03")).match_dates(within, to=to, side=side, optional=named)
+    stamps, table = held(matched), matched.table()
+    first, last = ([end(own) if own else np.datetime64("NaT") for own in stamps] for end in (min, max))
+    np.testing.assert_array_equal(table["start"].to_numpy(), np.array(first, "M8[ns]"))
+    np.testing.assert_array_equal(table["end"].to_numpy(), np.array(last, "M8[ns]"))
+    at = np.datetime64(cut)
+    early = [bool(own) and max(own) < at for own in stamps]
+    late = [bool(own) and min(own) >= at for own in stamps]
+    if not all(stamps) or not any(early) or not any(late):
+        with pytest.raises(ChipError, match="have no dates; leave them out" if not all(stamps) else "gives splits of"):
+            len(matched.split_by_time(str(cut))[0])
+        return
+    parts = matched.split_by_time(str(cut))
+    for part, mine in zip(parts, (early, late), strict=True):
+        np.testing.assert_array_equal(part.table()["id"], table["id"][mine])
+    assert not gp.audit(*parts, apart="time", insist=True)["leak"].any()
+
+
+@pytest.mark.parametrize("optional", [(), ("s1",)])
+def test_an_audit_counts_the_days_and_scenes_that_are_held(flood: Flood, optional: tuple[str, ...]) -> None:
+    matched = plan(flood).match_dates({"s1": "8D"}, to="s2", optional=optional)
+    half = np.random.default_rng(0).random(len(matched)) < 0.5
+    parts = [matched.query(half), matched.query(~half)]
+    days = [{str(stamp)[:10] for own in held(part) for stamp in own} for part in parts]
+    scenes = [{item for items in part.table(items=True)["items"] for item in items} for part in parts]
+    (row,) = gp.audit(*parts, apart="time").to_dict("records")
+    assert row["dates"] == len(days[0] & days[1]) > 0
+    assert row["scenes"] == len(scenes[0] & scenes[1]) > 0
+    assert row["leak"]
+    apart = [matched.query("s2_time < '2024-05-15'"), matched.query("s2_time >= '2024-05-15'")]
+    assert gp.audit(*apart, apart="time")[["scenes", "dates", "leak"]].to_numpy().tolist() == [[1, 0, False]]  # the DEM
+
+
+def test_the_items_of_a_chip_are_those_at_its_dates(flood: Flood) -> None:
+    matched = plan(flood).match_dates({"s1": "8D"}, to="s2", optional="s1")
+    every = {item.id: item.datetime for item in (*flood.radar, *flood.optical)}
+    for row, own in zip(matched.table(items=True).itertuples(), held(matched), strict=True):
+        found = [every[item] for item in row.items if item in every]
+        assert found == sorted(found)
+        assert {day.strftime("%F") for day in found} == {str(stamp)[:10] for stamp in own}
+
+
+def test_pairs_of_matched_chips_go_by_their_first_dates(flood: Flood) -> None:
+    matched = plan(flood).match_dates({"s1": "8D"}, to="s2", optional="s1")
+    pairs = matched.pairs(gap=(20, 60), seed=0)
+    starts = matched.table().set_index("id")["start"]
+    anchor, other = (starts[pairs.table()[f"{name}_id"]].to_numpy() for name in ("anchor", "other"))
+    assert len(pairs) > 0
+    between = np.abs(anchor - other) / np.timedelta64(1, "D")
+    assert ((between >= 20) & (between <= 60)).all()
+    chip = next(iter(pairs.read()))
+    assert chip["anchor_s2"]["time"].values[0] != chip["other_s2"]["time"].values[0]
+    assert chip["anchor_s2"].sizes["time"] == chip["other_s1"].sizes["time"] == 1
+    nothing = plan(flood, event=np.datetime64("2024-05-20")).match_dates(
+        {"s1": "0D", "s2": "0D"}, to="event", optional=["s1", "s2"]
+    )
+    with pytest.raises(ChipError, match="16 of 16 windows have no date"):
+        len(nothing.pairs(gap=(1, 9), seed=0))
+
+
 def test_other_dates_are_another_fingerprint(flood: Flood) -> None:
     cut = plan(flood, event=np.datetime64("2024-05-20"))
     one = cut.match_dates({"s1": "60D"}, to="event", side="before")._value.get()

@@ -215,7 +215,13 @@ def clouded() -> Statistics:
     [
         (STATS, {"how": "robust"}, StatisticsError, "write 'standard', 'percentiles' or 'minmax'"),
         (STATS, {"variables": ["nir"]}, UnknownBand, "no variable 'nir' in the Dataset; there are"),
-        (STATS, {"variables": ["crop"]}, StatisticsError, "'crop' holds classes, which have no mean; leave it out"),
+        (
+            STATS,
+            {"variables": ["crop"]},
+            StatisticsError,
+            r"'crop' was counted as classes.* leave it out, or .* quantity .*statistics\(classes=\(\)\)",
+        ),
+        (statistics([WHOLE]), {"variables": "dem"}, StatisticsError, r"'dem' was .* statistics\(classes=\('crop',\)\)"),
         (statistics([WHOLE], variables=["red"]), {"variables": "ndvi"}, UnknownBand, "'ndvi' in the statistics"),
         (statistics([WHOLE], percentiles=[50]), {"how": "percentiles"}, StatisticsError, r"have percentiles \[50.0\]"),
         (clouded(), {}, StatisticsError, "no pixel of 'red' was valid in the 1 chips measured"),

@@ -156,6 +156,25 @@ def test_what_is_asked_for() -> None:
     assert merge(statistics(clouds), statistics(CHIPS))["red"].mean == pytest.approx(statistics(CHIPS)["red"].mean)
 
 
+def test_whole_numbers_that_were_joined_are_classes_unless_something_says_otherwise() -> None:
+    steps = xr.Dataset({"dem": (("y", "x"), np.full((4, 4), 300, np.int16), {"joined": True})})
+    assert statistics([steps])["dem"].categorical
+    assert not statistics([steps], classes=())["dem"].categorical
+    for says in (True, False):
+        assert statistics([steps.assign(dem=steps["dem"].assign_attrs(categorical=says))])["dem"].categorical is says
+
+
+def test_what_is_averaged_onto_the_grid_is_a_quantity(land: Synthetic) -> None:
+    cubes = gp.items(land.items).stack(["red"], resolution=10, crs="utm", groupby="solar_day")
+    heights = gp.rasters([item.assets["nir"].href for item in land.items])
+    nearest, averaged = (cubes.join(heights, name="dem", resampling=how).chip(64) for how in ("nearest", "bilinear"))
+    with pytest.raises(StatisticsError, match="'dem' is uint16 and joined, or named as classes are: it is taken for"):
+        nearest.statistics(sample=2, seed=0)
+    found = averaged.statistics(sample=2, seed=0)
+    assert (found["dem"].categorical, found["dem"].dtypes) == (False, ("uint16",))
+    assert next(iter(averaged.read().normalize(found, variables="dem")))["dem"].dtype == np.float32
+
+
 def test_kept_in_a_file_to_the_last_bit(tmp_path: Path) -> None:
     found = merge(statistics(CHIPS), statistics([chip(9, valid=0.0)]))
     path = tmp_path / "new" / "stats.json"

@@ -329,3 +329,24 @@ def test_errors_of_stores_travel() -> None:
 
     error = pickle.loads(pickle.dumps(StoreError("text", kind="auth", retry_after=2.0)))
     assert (str(error), error.kind, error.retry_after, error.changed) == ("text", "auth", 2.0, False)
+
+
+@pytest.mark.parametrize(
+    ("href", "environment", "text"),
+    [
+        ("s3://bucket/a.tif", {"AWS_ACCESS_KEY_ID": "half"}, "SecretAccessKey"),
+        ("gs://bucket/a.tif", {"GOOGLE_APPLICATION_CREDENTIALS": "nowhere.json"}, r"nowhere\.json"),
+    ],
+)
+def test_what_is_asked_with_half_a_key_is_not_tried_again(
+    href: str, environment: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    location = located(href)
+    assert location is not None
+    with pytest.raises(StoreError, match=text) as caught:
+        head(location)
+    assert caught.value.kind == "auth"

@@ -127,10 +127,15 @@ def _same(batch: Any) -> Any:
 # Lightning.
 
 
-@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.:FutureWarning")  # lightning 2.6, torch 2.13
-@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
-def test_lightning_fits_and_goes_on_from_a_checkpoint_in_the_middle(land: Synthetic, tmp_path: Path) -> None:
-    """No class of ours is inherited or needed: the loader is given to fit as it is."""
+quiet = pytest.mark.filterwarnings(
+    "ignore:.*isinstance.treespec, LeafSpec.:FutureWarning",  # lightning 2.6, torch 2.13
+    "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning",
+    "ignore:Be aware that when using `ckpt_path`:UserWarning",
+)
+
+
+def fitted(land: Synthetic, *callbacks: Any, resume: Path | None = None, **options: Any) -> tuple[list[Any], Any]:
+    """Fit, and give the chips of each step; no class of ours is inherited: the loader is given to fit as it is."""
     import lightning as L  # noqa: N812
 
     class Learner(L.LightningModule):
@@ -141,30 +146,54 @@ def test_lightning_fits_and_goes_on_from_a_checkpoint_in_the_middle(land: Synthe
 
         def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
             self.seen.append(batch["chip"].tolist())
-            loss: torch.Tensor = self.layer(batch["image"].float() / 10_000).mean()
-            return loss
+            return self.layer(batch["image"].float() / 10_000).mean()  # type: ignore[no-any-return]
+
+        def validation_step(self, batch: dict[str, Any], _: int) -> None:
+            self.log("loss", self.layer(batch["image"].float() / 10_000).mean(), batch_size=12)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), 1e-3)
 
-    def fit(steps: int, checkpoint: Path | None = None) -> tuple[list[list[int]], Path]:
-        learner = Learner()
-        trainer = L.Trainer(
-            max_steps=steps, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-        )  # fmt: skip
-        trainer.fit(learner, samples(land).batch(12).loader(), ckpt_path=checkpoint, weights_only=False)
+    learner = Learner()
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=bool(callbacks), callbacks=[*callbacks],
+        enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    batches = samples(land).batch(12)
+    trainer.fit(learner, batches.loader(), batches.loader(), ckpt_path=resume, weights_only=False)
+    return learner.seen, trainer
+
+
+def three_epochs(land: Synthetic) -> list[list[int]]:
+    return [batch for epoch in range(3) for batch in chips(samples(land).batch(12).epoch(epoch))]
+
+
+@quiet
+def test_lightning_fits_and_goes_on_from_a_checkpoint_in_the_middle(land: Synthetic, tmp_path: Path) -> None:
+    whole = three_epochs(land)[:15]
+    assert fitted(land, max_steps=15, max_epochs=-1, limit_val_batches=0)[0] == whole
+    delivered, path = [], None
+    for steps in (4, 8, 9, 15):  # the steps of an epoch are six
+        more, trainer = fitted(land, max_steps=steps, max_epochs=-1, limit_val_batches=0, resume=path)
         path = tmp_path / f"after_{steps}.ckpt"
         trainer.save_checkpoint(path)
-        return learner.seen, path
-
-    whole, _ = fit(15)
-    assert whole == [batch for epoch in range(3) for batch in chips(samples(land).batch(12).epoch(epoch))][:15]
-    delivered, checkpoint = fit(4)
-    for steps in (8, 9, 15):  # the steps of an epoch are six
-        more, checkpoint = fit(steps, checkpoint)
         delivered += more
     assert delivered == whole
+
+
+@quiet
+@pytest.mark.parametrize("validated", [False, True])
+def test_lightning_goes_on_from_any_of_its_checkpoints(land: Synthetic, tmp_path: Path, validated: bool) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    whole = three_epochs(land)
+    options: dict[str, Any] = {"max_epochs": 3, "limit_val_batches": 1 if validated else 0, "num_sanity_val_steps": 0}
+    of_steps = ModelCheckpoint(tmp_path / "steps", every_n_train_steps=1, save_top_k=-1)
+    of_epochs = ModelCheckpoint(tmp_path / "epochs", every_n_epochs=1, save_top_k=-1)
+    assert fitted(land, of_steps, of_epochs, **options)[0] == whole
+    for path in [*(tmp_path / "epochs").iterdir(), *sorted((tmp_path / "steps").iterdir())[3:14:2]]:
+        step = int(path.stem.partition("step=")[2])
+        assert fitted(land, resume=path, **options)[0] == whole[step:], path.name
 
 
 # DistributedDataParallel.

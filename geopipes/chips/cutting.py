@@ -58,7 +58,8 @@ def chip(
     time : dates in a chip, one after the other; None keeps all dates. With several inputs, of the first. Dates
         left over are dropped with edge="drop", else covered by a last window that is moved back
     coverage : ``"full"`` keeps the windows that every source covers (the union of its raster extents over all
-        dates contains the window), ``"any"`` all of them
+        dates contains the window, without what ``edge="pad"`` adds beyond the cube), ``"any"`` all of them;
+        ``table(coverage=True)`` tells the share of the whole window that they cover
 
     Returns
     -------

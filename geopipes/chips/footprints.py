@@ -12,6 +12,7 @@ import pyproj
 import shapely
 
 from geopipes.chips.groups import Groups, Sequences
+from geopipes.chips.matched import Matched
 from geopipes.chips.rows import ALL, At, chunks
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.lazies import first
@@ -31,6 +32,12 @@ def members(windows: Windows) -> tuple[Windows, ...]:
     if not isinstance(windows, Groups):
         return (windows,)
     return tuple(part for member in windows.members.values() for part in members(member))
+
+
+def inputs(windows: Windows) -> Iterator[Windows]:
+    """Give the members' windows, those of matched inputs input by input: the dates of each are its first input's."""
+    for part in members(windows):
+        yield from part.inputs() if isinstance(part, Matched) else (part,)
 
 
 def of_cube(windows: Windows, index: int) -> Iterator[Indices]:
@@ -110,7 +117,7 @@ def times(cube: Cube) -> npt.NDArray[np.datetime64]:
 
 
 def spans(windows: Windows, at: At = ALL) -> tuple[Indices, Indices]:
-    """Give the first and the last date of windows, by their place in the cube."""
+    """Give the first and the last date of windows, by their place in the cube; -1 for an input that is missing."""
     if isinstance(windows, Sequences):
         when = windows.moments(at)
         return when.min(axis=1), when.max(axis=1)
@@ -119,6 +126,20 @@ def spans(windows: Windows, at: At = ALL) -> tuple[Indices, Indices]:
         return np.zeros_like(last), last
     first = windows.values("time", at)
     return first, first + (windows.dates - 1)
+
+
+def end(windows: Windows, which: int) -> npt.NDArray[np.datetime64]:
+    """Give the first (0) or last (1) date of each chip, over all members and matched inputs; NaT where it has none."""
+    found = np.full(len(windows), "NaT", "datetime64[ns]")
+    for part in inputs(windows):
+        stamps = [np.append(times(cube), np.datetime64("NaT", "ns")) for cube in part.cubes]
+        none = np.array([len(stamp) - 1 for stamp in stamps])
+        begin, every = np.cumsum(none + 1) - none - 1, np.concatenate(stamps)
+        for at in chunks(len(part)):
+            cube, place = part.values("cube", at), spans(part, at)[which]
+            dates = every[begin[cube] + np.where(place < 0, none[cube], np.minimum(place, none[cube]))]
+            found[at] = (np.fmin, np.fmax)[which](found[at], dates)
+    return found
 
 
 def geodesic(lines: Geometries, crs: str) -> Floats:

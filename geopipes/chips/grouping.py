@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from geopipes.chips.footprints import distinct, times
+from geopipes.chips.footprints import distinct, end, times
 from geopipes.chips.groups import Groups, Sequences
+from geopipes.chips.matched import Matched
 from geopipes.chips.partners import partners
 from geopipes.chips.windows import Indices, Windows
 from geopipes.errors import ChipError, StepError
@@ -28,7 +29,8 @@ def pairs(
 
     Parameters
     ----------
-    windows : (N,) a plan, of chips of some dates (``chip(..., time=1)``); of chips of all dates each is taken apart
+    windows : (N,) a plan, of chips of some dates (``chip(..., time=1)``), whose first counts; of chips of all dates
+        each is taken apart, but those that `match_dates` made stay as they are
     seed : of numpy's PCG64
     months : least distance of the two dates in the calendar, whatever their years [months, 0 to 6]: with 3, 15 January
         may be paired with 15 April to 15 October
@@ -172,7 +174,7 @@ def _as_sequences(windows: Windows, members: Indices, stamps: npt.NDArray[np.dat
 
 def _taken_apart(windows: Windows, call: str) -> Windows:
     """Give a window for each date of chips of all dates."""
-    if windows.dates is not None:
+    if windows.dates is not None or isinstance(windows, Matched):
         return windows
     for step in windows.steps:
         if not step.local_in_time:
@@ -185,11 +187,12 @@ def _taken_apart(windows: Windows, call: str) -> Windows:
 
 def _stamps(windows: Windows, call: str) -> npt.NDArray[np.datetime64]:
     """Give the first date of each window."""
-    stamps = [times(cube) for cube in windows.cubes]
-    begin = np.cumsum([0, *(len(some) for some in stamps)])
-    if len(windows) == 0 or begin[-1] == 0:
-        raise ChipError(f"{call}: the plan has {len(windows)} windows and {begin[-1]} dates; dates are needed")
-    found: npt.NDArray[np.datetime64] = np.concatenate(stamps)[begin[windows.cube] + windows.time]
+    found = end(windows, 0)
+    if len(found) == 0 or np.isnat(found).any():
+        raise ChipError(
+            f"{call}: {int(np.isnat(found).sum())} of {len(windows)} windows have no date; dates are needed: leave "
+            "those out, .query('start == start')"
+        )
     return found
 
 

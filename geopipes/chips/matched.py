@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,6 +48,17 @@ class Matched(Windows):
         """Give what decides the pixels of the chips."""
         yield from super().deciding()
         yield from (self.matches.column(name).astype(np.int64) for name in self.matches.names)
+
+    def inputs(self) -> Iterator[Windows]:
+        """Give a plan of each input alone: of one date, -1 where it is missing, or of all where none was chosen."""
+        own = {part.name: getattr(self, part.name) for part in fields(Windows)}
+        several = [inputs for cube in self.cubes if (inputs := inputs_of(cube)[0])]
+        for name in several[0].cubes:
+            cubes = tuple(replace(one, cubes={name: one.cubes[name]}) for one in several)
+            alone = Windows(**{**own, "cubes": cubes})
+            if name in self.matches.names:
+                alone = replace(alone, dates=1).placed(time=self.matches.column(name))
+            yield alone
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the inputs, each at the date of the chip at a position, and the chip's window."""

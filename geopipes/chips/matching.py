@@ -50,6 +50,8 @@ def match_dates(
     Returns
     -------
     the chips, in their order, whose inputs have one date each; with the dates as columns, ``s1_time``, NaT for none.
+    Its table, ``split_by_time`` and ``audit`` go by the dates that a chip holds, from the first to the last over all
+    inputs: one that is missing has none, one that is not named has all its own. The event itself does not count.
     Where all dates of the column are days, without a time of day, days are counted, whatever the hour.
     `Windows.left_out` counts the chips that are
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyproj
 import shapely
 
-from geopipes.chips.footprints import DEGREES, Floats, Geometries, corners, members, polygons, spans, times
+from geopipes.chips.footprints import DEGREES, Floats, Geometries, corners, end, members, polygons
 from geopipes.chips.groups import Groups
 from geopipes.chips.rows import AT_ONCE, chunks, where
 from geopipes.chips.touching import coverage as coverage_of
@@ -49,10 +49,10 @@ def table(windows: Windows, *, items: bool = False, coverage: bool = False, crs:
     Returns
     -------
     a GeoDataFrame of n rows, indexed by id: ``id``; ``cube``, ``time``, ``row`` and ``col``, the window's place;
-    ``start`` and ``end``, its first and last date (NaT where it has none; of several inputs the first's);
-    ``grid_crs``, the chip's own; ``items`` and ``coverage`` where asked for; the plan's columns; and ``geometry``, the
-    footprint without margin, of a group that of all its members. In degrees, a footprint across the 180th meridian
-    goes on beyond 180
+    ``start`` and ``end``, its first and last date (NaT where it has none; of several inputs the first's, and once they
+    are matched, `match_dates`, over all that the chip holds of any of them); ``grid_crs``, the chip's own; ``items``
+    and ``coverage`` where asked for; the plan's columns; and ``geometry``, the footprint without margin, of a group
+    that of all its members. In degrees, a footprint across the 180th meridian goes on beyond 180
     """
     import geopandas
 
@@ -182,7 +182,7 @@ def _column(windows: Windows, name: str, call: str = "table") -> Any:
     if name in PLACE:
         return windows.values(name)
     if name in ("start", "end"):
-        return _end(windows, 0 if name == "start" else 1)
+        return end(windows, 0 if name == "start" else 1)
     if name == "grid_crs":
         names, code = np.unique([str(cube.crs) for cube in windows.cubes], return_inverse=True)
         return pd.Categorical.from_codes(code[windows.cube], names.tolist())
@@ -190,20 +190,6 @@ def _column(windows: Windows, name: str, call: str = "table") -> Any:
     if name not in made:
         raise ChipError(f"{call}: there is no column {name!r}; there are {[*PLAIN, *COSTLY, *windows.columns]}")
     return made[name](windows)
-
-
-def _end(windows: Windows, which: int) -> npt.NDArray[np.datetime64]:
-    """Give the first (0) or last (1) date of each chip, of groups over all members."""
-    found = np.full(len(windows), "NaT", "datetime64[ns]")
-    for part in members(windows):
-        stamps = [np.append(times(cube), np.datetime64("NaT", "ns")) for cube in part.cubes]
-        last = np.array([len(stamp) - 1 for stamp in stamps])
-        begin, every = np.cumsum(last + 1) - last - 1, np.concatenate(stamps)
-        for at in chunks(len(part)):
-            cube = part.values("cube", at)
-            dates = every[begin[cube] + np.minimum(spans(part, at)[which], last[cube])]
-            found[at] = (np.fmin, np.fmax)[which](found[at], dates)
-    return found
 
 
 def _by_id(table: pd.DataFrame) -> pd.DataFrame:

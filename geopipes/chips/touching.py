@@ -12,7 +12,7 @@ import numpy.typing as npt
 import shapely
 
 from geopipes import grids
-from geopipes.chips.footprints import edges, members, of_cube, spans, times
+from geopipes.chips.footprints import edges, inputs, members, of_cube, spans, times
 from geopipes.chips.groups import Sequences
 from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import Cube, MappedCube
@@ -30,8 +30,8 @@ ALWAYS = -1
 EDGE = 1e-6
 """Of a chip's side: a raster that only touches an edge is in none of its pixels."""
 
-Dated = list[tuple[int, str]]
-"""The dates and the ids of items that share one outline."""
+Dated = list[tuple[int, int, str]]
+"""The dates' places, the times and the ids of items that share one outline."""
 
 
 def items_of_each(windows: Windows) -> npt.NDArray[np.object_]:
@@ -41,7 +41,7 @@ def items_of_each(windows: Windows) -> npt.NDArray[np.object_]:
         for at, rasters, (chip, raster) in _touching(part):
             begin, end = spans(part, at[chip])
             for row in zip(at[chip].tolist(), raster.tolist(), begin.tolist(), end.tolist(), strict=True):
-                found[row[0]] += _within(rasters[row[1]], row[2], row[3])
+                found[row[0]] += [dated[1:] for dated in _within(rasters[row[1]], row[2], row[3])]
     ids = np.empty(len(windows), object)
     ids[:] = [tuple(dict.fromkeys(item for _, item in sorted(dated))) for dated in found]
     return ids
@@ -53,19 +53,19 @@ def items_of_all(windows: Windows) -> set[str]:
     for part in _moments(windows):
         for at, rasters, (chip, raster) in _touching(part):
             for number, low, high in np.unique([raster, *spans(part, at[chip])], axis=1).T.tolist():
-                found |= {item for _, item in _within(rasters[number], low, high)}
+                found |= {item for *_, item in _within(rasters[number], low, high)}
     return found
 
 
 def days_of_all(windows: Windows) -> set[str]:
-    """Give the days (UTC) of which a plan holds images; of several inputs the first's."""
+    """Give the days (UTC) of which a plan holds images; of several inputs the first's, of matched ones all inputs'."""
     found: set[str] = set()
     for part in _moments(windows):
         for index, cube in enumerate(part.cubes):
             stamps = times(cube).astype("datetime64[D]")
             open_ = np.zeros(len(stamps) + 2, np.int64)  # how many windows begin at a date, less those that end before
             for at in of_cube(part, index) if len(stamps) else ():
-                first, last = spans(part, at)
+                first, last = (date[date >= 0] for date in spans(part, at))
                 open_ += np.bincount(first, minlength=len(open_)) - np.bincount(last + 1, minlength=len(open_))
             found |= {str(day) for day in stamps[np.cumsum(open_)[:-2] > 0] if not np.isnat(day)}
     return found
@@ -91,7 +91,7 @@ def coverage(windows: Windows) -> npt.NDArray[np.float32]:
 
 def _moments(windows: Windows) -> Iterator[Windows]:
     """Give plans of one kind: the members of groups, and each date of sequences, whose dates need not be neighbours."""
-    for part in members(windows):
+    for part in inputs(windows):
         if isinstance(part, Sequences):
             for date in part.when.T:
                 own = {field.name: getattr(part, field.name) for field in fields(Windows)}
@@ -102,7 +102,7 @@ def _moments(windows: Windows) -> Iterator[Windows]:
 
 def _within(dated: Dated, low: int, high: int) -> Dated:
     """Give the items of some dates."""
-    return [(date, item) for date, item in dated if date == ALWAYS or low <= date <= high]
+    return [one for one in dated if one[0] == ALWAYS or low <= one[0] <= high]
 
 
 def _touching(windows: Windows) -> Iterator[tuple[Indices, list[Dated], Indices]]:
@@ -118,12 +118,12 @@ def _touching(windows: Windows) -> Iterator[tuple[Indices, list[Dated], Indices]
         first = next(pieces, None)
         if first is None:
             continue
-        outlines: dict[Any, tuple[Geometry, dict[tuple[int, str], None]]] = {}
+        outlines: dict[Any, tuple[Geometry, dict[tuple[int, int, str], None]]] = {}
         for date, source in sources(cube):
             key = grids.key(source.geobox)
             if key not in outlines:
                 outlines[key] = (grids.extent(source.geobox, cube.crs), {})
-            outlines[key][1][date, source.item] = None
+            outlines[key][1][date, int(source.time.astype(np.int64)), source.item] = None
         tree = shapely.STRtree([outline for outline, _ in outlines.values()])
         rasters = [list(dated) for _, dated in outlines.values()]
         for at in chain((first,), pieces):

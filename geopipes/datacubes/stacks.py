@@ -10,16 +10,17 @@ import pystac
 
 from geopipes import grids
 from geopipes.catalogs import Scenes
-from geopipes.datacubes.arranging import PerBand, searched, stacked, stated, step_key, touching, variable
+from geopipes.datacubes.arranging import AVERAGING, PerBand, searched, stacked, stated, step_key, touching, variable
 from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import JoinedCube, side_by_side
 from geopipes.errors import EmptySearch, GridError, GridMismatch, SourceError
+from geopipes.kinds import CATEGORICAL
 from geopipes.read.engines import load_odc, load_stackstac
 from geopipes.read.headers import sources
 from geopipes.read.scales import Rescale, rescaled
-from geopipes.read.sources import Source, Stack
+from geopipes.read.sources import Source, Stack, Variable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -134,7 +135,8 @@ def join(
     other : items, mosaicked whatever their dates (the first valid pixel by (datetime, id) wins), or cubes
         without time on the same grids
     name : of the variable; None keeps the band's own name
-    bands, resampling, dtype, nodata : as in `stack`
+    bands, resampling, dtype, nodata : as in `stack`. Whole numbers that are averaged, ``resampling="bilinear"``, are
+        marked as a quantity (``categorical``, False); others that are joined are labels to `statistics`
 
     Returns
     -------
@@ -169,9 +171,18 @@ def join(
         raise _touching_none(found[0].sources, cubes.cubes[0].geobox)
     made = []
     for cube, step in zip(cubes.cubes, places, strict=True):
-        variables = tuple(variable(band, name or band.name, [step], resampling, dtype, cube.geobox) for band in found)
+        variables = tuple(
+            _told(variable(band, name or band.name, [step], resampling, dtype, cube.geobox)) for band in found
+        )
         made.append(joined(cube, StackCube(Stack(cube.geobox, None, variables))))
     return Cubes(made)
+
+
+def _told(variable: Variable) -> Variable:
+    """Note that whole numbers which are to be averaged are no classes, for those who would take them for labels."""
+    if variable.resampling not in AVERAGING or variable.dtype.kind not in "iu":
+        return variable
+    return replace(variable, attrs={**variable.attrs, CATEGORICAL: False})
 
 
 def inputs(sources: Mapping[str, Cubes]) -> Cubes:

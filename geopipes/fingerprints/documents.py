@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from geopipes.datacubes.arraycube import ArrayCube
@@ -64,7 +65,8 @@ def describe(windows: Windows, *, chips: bool = True) -> Document:
     Returns
     -------
     what JSON can hold: ``version``, ``size``, ``margin``, ``dates``, ``cubes`` (grids; rasters as their number and a
-    hash of their unsigned hrefs, bands, grids, dtypes, nodata and scales), ``steps`` and ``chips``
+    hash of their unsigned hrefs, bands, grids, dtypes, nodata and scales), ``steps`` and ``chips``; of groups
+    ``members``, the same of each
     """
     document: Document = {
         "version": VERSION,
@@ -74,6 +76,8 @@ def describe(windows: Windows, *, chips: bool = True) -> Document:
         "cubes": [_cube(cube) for cube in windows.cubes],
         "steps": [step_document(step) for step in windows.steps],
     }
+    if members := _members(windows):
+        document["members"] = {name: describe(member, chips=chips) for name, member in members.items()}
     if chips:
         document["chips"] = {"count": len(windows), "sha256": hashed(windows.deciding())}
     return document
@@ -105,9 +109,22 @@ def chain(source: Windows | Cubes | None, after: Iterable[Step] = ()) -> Documen
         dtypes.setdefault(name, set()).add(dtype)
     ways = {json.dumps(way): way for way in (_steps(cube) for cube in cubes)}
     steps = next(iter(ways.values()), []) if len(ways) < 2 else [{"either": [ways[key] for key in sorted(ways)]}]
-    steps = [*steps, *(step_document(step) for step in (*getattr(source, "steps", ()), *after))]
+    steps = [*steps, *(step_document(step) for step in (*_recorded(source), *after))]
     variables = {name: " or ".join(sorted(found)) for name, found in sorted(dtypes.items())}
     return {"version": VERSION, "variables": variables, "steps": steps}
+
+
+def _members(source: Any) -> Mapping[str, Windows]:
+    """Give the plans that groups are made of; none of other plans."""
+    found: Mapping[str, Windows] = getattr(source, "members", {})
+    return found
+
+
+def _recorded(source: Any) -> Iterator[Step]:
+    """Give the steps of a plan, of groups first those that each member, like the first, goes through."""
+    for member in islice(_members(source).values(), 1):
+        yield from _recorded(member)
+    yield from getattr(source, "steps", ())
 
 
 def _cube(cube: Cube) -> Document:

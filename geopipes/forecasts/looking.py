@@ -186,10 +186,7 @@ class _Requests:
             if piece.state is not State.HERE:
                 self._queue.add(piece, now=True)
                 self._send()
-            job, piece.job, piece.state = piece.job, None, State.IDLE
-            if job is not None:
-                job.left -= 1
-                self._held -= (job.stop - job.start) if job.left == 0 else 0
+            self._held -= piece.stop - piece.start
             del self._pieces[id(piece.file), piece.start]
         self._send()
 
@@ -206,6 +203,6 @@ class _Requests:
     def _sent(self, job: Job) -> None:
         self._tally.requests += 1
         self._tally.fetched += job.stop - job.start
-        self._held += job.stop - job.start
         for piece in job.pieces:
+            self._held += piece.stop - piece.start
             piece.state = State.HERE

@@ -90,7 +90,7 @@ class Loader:
         self._report: Report | None = None
         self._processes: Processes | None = None
         self._at = (states.order_of(source).epoch, 0)
-        self._begun = False
+        self._begun = self._placed = False
         self._passes: WeakSet[Pass] = WeakSet()
         self._latest: ReferenceType[Pass] | None = None
 
@@ -103,16 +103,22 @@ class Loader:
         """Let the next loop be an epoch, from its beginning."""
         if epoch < 0:
             raise StepError(f"set_epoch({epoch}): epochs are counted from 0")
-        self._at, self._begun, self._latest = (epoch, 0), False, None
+        self._at, self._begun, self._placed, self._latest = (epoch, 0), False, True, None
+
+    @property
+    def batch_sampler(self) -> Epochs:
+        """Where Lightning looks for a sampler, to tell it the epoch."""
+        return Epochs(self)
 
     def __iter__(self) -> Pass:
         """Begin an epoch, or go on from a state that was loaded."""
         share = self._options.share()
         self._check(share)
         if self._begun:
-            self.set_epoch(self.epoch + 1)
-        epoch, start = self._at
-        latest = Pass(self, self._run(share, epoch, start), epoch)
+            self._at, self._begun = (self.epoch + 1, 0), False
+        (epoch, start), placed = self._at, self._placed
+        latest = Pass(self, self._run(share, epoch, start), epoch, movable=not placed)
+        self._placed = False
         self._passes.add(latest)
         self._latest = ref(latest)
         return latest
@@ -240,3 +246,33 @@ class Loader:
         return f"{self._text}  # {', '.join(notes)}"
 
     __repr__ = __str__
+
+
+class Epochs:
+    """What Lightning tells the epoch, as the sampler of a DataLoader, once a loop has begun.
+
+    A loader counts its epochs by itself. Only where Lightning goes on from a checkpoint of the end of an epoch it loads
+    no state, and its loop has begun with the loader's next epoch: that one, of which nothing was delivered, becomes the
+    one that Lightning is at. `Loader.set_epoch` and `Loader.load_state_dict` stand above it.
+
+    Parameters
+    ----------
+    loader : whose epochs
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    @property
+    def sampler(self) -> Epochs:
+        """Itself."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let a loop that has begun, and that nobody has placed, be an epoch that a trainer goes on with."""
+        loader = self._loader
+        latest = None if loader._latest is None else loader._latest()
+        if epoch and latest is not None and latest.movable:
+            epoch += states.order_of(loader._source).epoch
+            latest.begin(loader._run(loader._options.share(), epoch, 0), epoch)
+            loader._at = (epoch, 0)

@@ -24,10 +24,20 @@ class Pass(Iterator[Any]):
     loader : told of each batch that is delivered
     run : of the pipe
     epoch : that this is
+    movable : whether it may become another epoch, until a batch is delivered
     """
 
-    def __init__(self, loader: Loader, run: Run, epoch: int) -> None:
-        self._loader, self._epoch = loader, epoch
+    def __init__(self, loader: Loader, run: Run, epoch: int, *, movable: bool = False) -> None:
+        self._loader, self.movable = loader, movable
+        self._bar: _Counting | None = None
+        self._batches: Any = None
+        self.begin(run, epoch)
+
+    def begin(self, run: Run, epoch: int) -> None:
+        """Be an epoch from now on."""
+        if self._batches is not None:
+            self.close()
+        loader, self.epoch = self._loader, epoch
         options = loader._options
         batches: Iterator[Any] = run
         if options.device is not None:
@@ -38,7 +48,7 @@ class Pass(Iterator[Any]):
             batches = Moving(run, torch.device(options.device))
         placed = _Placed(run, batches)
         ahead = Ahead(placed, options.prefetch) if options.prefetch else None
-        self._batches: Any = placed if ahead is None else ahead
+        self._batches = placed if ahead is None else ahead
         if loader._report is not None:
             self._batches = loader._report.watched(self._batches, ready=(lambda: 0) if ahead is None else ahead.ready)
         self._tally = run.tally
@@ -46,17 +56,18 @@ class Pass(Iterator[Any]):
 
     def __next__(self) -> Any:
         """Give the next batch, and let the loader know."""
+        self.movable = False
         try:
             position, batch = next(self._batches)
         except BaseException as error:
             if isinstance(error, StopIteration):
-                self._tell((self._epoch + 1, 0), begun=False)
+                self._tell((self.epoch + 1, 0), begun=False)
                 self._settle(sys.maxsize)
             self._flush()
             if self._bar is not None:
                 self._bar.close()
             raise
-        self._tell((self._epoch, position), begun=True)
+        self._tell((self.epoch, position), begun=True)
         self._settle(position)
         batch = batch.get() if self._loader._options.device is not None else batch
         if self._bar is not None:

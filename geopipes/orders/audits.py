@@ -31,8 +31,9 @@ def audit(*plans: Windows, apart: Apart = "ground", insist: bool = False) -> pd.
     a row for each pair: ``first`` and ``second``, the names in their columns ``split`` or else their places;
     ``distance``, the least between their chips' footprints [m, along the ellipsoid]; ``overlap``, the area in the
     footprints of both [m2]; ``scenes``, the number of items that touch chips of both; ``dates``, that of days (UTC) of
-    which both hold images; and ``leak``, whether they share what ``apart`` forbids. Blocks of one scene share it, and
-    blocks of one stack its dates: that alone is no leak of ground
+    which both hold images (of several inputs the first's, of matched ones all inputs'); and ``leak``, whether they
+    share what ``apart`` forbids. Blocks of one scene share it, and blocks of one stack its dates: that alone is no leak
+    of ground
 
     Raises
     ------

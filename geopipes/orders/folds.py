@@ -195,7 +195,8 @@ def split_by_time(
     Parameters
     ----------
     windows : (n,) a plan, of chips with few dates: ``chip(size, time=1)``
-    dates : where to cut, ascending, UTC; the day itself is later. With several inputs, the first's dates count
+    dates : where to cut, ascending, UTC; the day itself is later. With several inputs the first's dates count, once
+        they are matched (`geopipes.chips.match_dates`) those that each chip holds of any input
     gap : time without chips before each cut: ``"30D"``, a timedelta, or a number of days
 
     Returns
@@ -215,12 +216,16 @@ def split_by_time(
     check_some(windows, what)
     begin, end = (column_of(windows, name) for name in ("start", "end"))
     if np.isnat(begin).any():
-        raise ChipError(f"{what}: {int(np.isnat(begin).sum())} of the {len(windows)} chips have no dates")
+        raise ChipError(
+            f"{what}: {int(np.isnat(begin).sum())} of the {len(windows)} chips have no dates; leave them out, "
+            ".query('start == start')"
+        )
     first, last = np.searchsorted(cuts, begin, "right"), np.searchsorted(cuts - rest.to_timedelta64(), end, "right")
     held = [int(np.count_nonzero((first == k) & (last == k))) for k in range(len(cuts) + 1)]
     if 0 in held:
         raise ChipError(
             f"{what} gives splits of {held} chips, of {str(begin.min())[:10]} to {str(end.max())[:10]}; "
-            "cut within these, use a smaller gap, or chips of fewer dates, chip(size, time=1)"
+            "cut within these, use a smaller gap, or chips of fewer dates: chip(size, time=1), or match_dates(...) of "
+            "every input"
         )
     return tuple(named(windows.take(np.flatnonzero((first == k) & (last == k))), k) for k in range(len(held)))

@@ -17,7 +17,7 @@ from geopipes.chips.windows import Indices, Windows
 from geopipes.datacubes.cube import Cubes
 from geopipes.datacubes.lazies import cropped
 from geopipes.errors import SourceError, StatisticsError, UnknownBand
-from geopipes.kinds import is_categorical
+from geopipes.kinds import CATEGORICAL, is_categorical
 from geopipes.normalizing import layers, named
 from geopipes.pixels.variables import measured
 from geopipes.progress import progressing
@@ -124,8 +124,10 @@ def statistics(
     variables : to look at, of several inputs as ``"s2/red"``; None for all that have y and x
     percentiles : 0..100, that are printed and saved; any other can be asked for afterwards
     classes : variables of whole numbers whose values are classes: they are counted, have no mean, and are never
-        normalized. None takes those that were joined for classes, and those that `geopipes.kinds.is_categorical` tells
-        by their attributes or name, as ``scl``; ``()`` takes none
+        normalized. None asks the attribute ``categorical``, which ``join(resampling="bilinear")`` sets to False; where
+        it is not there, those that were joined are classes, and those that `geopipes.kinds.is_categorical` tells by
+        their attributes or name, as ``scl``. So an elevation in whole numbers that was joined by ``"nearest"`` is
+        taken for classes: write ``classes=["crop"]``, the labels alone, or ``classes=()``, none
     sample : look at so many chips, drawn at random without replacement and read in the order of their ids, whatever
         order the plan has; all where there are no more
     seed : of the draw, by numpy's PCG64
@@ -192,8 +194,8 @@ class Look:
         """Summarize a variable, band by band where it has several."""
         variable = dataset[name]
         kind = variable.dtype.kind
-        joined = kind in "iub" and bool(variable.attrs.get("joined"))
-        guess = joined or is_categorical(name, variable.dtype, variable.attrs)
+        unsaid = kind in "iub" and CATEGORICAL not in variable.attrs
+        guess = (unsaid and bool(variable.attrs.get("joined"))) or is_categorical(name, variable.dtype, variable.attrs)
         categorical = guess if self.classes is None else key in self.classes
         if kind not in ("iub" if categorical else "iubf"):
             needed = "classes are whole numbers" if categorical else "statistics are of numbers"

@@ -34,6 +34,7 @@ class Asking:
     tell : takes down what failed
     lost : what could not be read for a lasting reason, for all chips of a run: it is not asked for once more for each.
         None to remember nothing
+    down : files that failed in all their tries, and until when no read of them is tried again
     chip, position : its id, and its place in the order; None for what is read without a plan
     masked : what was made not valid so far
     """
@@ -41,6 +42,7 @@ class Asking:
     policy: Policy = DEFAULT
     tell: Told = nobody
     lost: dict[str, Failure] | None = None
+    down: dict[str, float] = field(default_factory=dict)
     chip: int | None = None
     position: int | None = None
     masked: list[Failure] = field(default_factory=list)

@@ -16,7 +16,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 HTTP_CODE = re.compile(r"HTTP response code: ?(\d{3})")
 """How GDAL tells the answer of a server, where it does: of an opened file that is read it says no more than bytes."""
 
-DAMAGED = re.compile(r"decod|inflat|checksum|corrupt|bad.data", re.IGNORECASE)
+DAMAGED = re.compile(r"decod|inflat|checksum|corrupt|bad.data|not recognized as being in a supported", re.IGNORECASE)
 """What decoders say of bytes that came whole and make no sense."""
 
 ABSENT = re.compile(r"No such file or directory|does not exist in the file system")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
 
 from geopipes.errors import GeopipesError
@@ -19,6 +20,9 @@ R = TypeVar("R")
 
 DAMAGED_RETRIES = 2
 """Tries after the first for bytes that made no sense and came from afar: on the way they are rarely damaged twice."""
+
+DOWN = 300.0
+"""Seconds for which a file that failed in all its tries is asked once for each chip: else each would wait as long."""
 
 Mend = Callable[[str], None]
 """Makes ready for another try of a signed href that failed."""
@@ -68,7 +72,9 @@ def persist(
             failure = Failure.of(source, cause.kind, message, attempts)
             if replaced(error) or not tries.again(cause, href):
                 mend(href)  # for whoever reads it later
-                if lost is not None and cause.kind != "transient" and not outdated(error):
+                if lost is not None and cause.kind == "transient":
+                    asking.get().down[source.href] = monotonic() + DOWN
+                elif lost is not None and not outdated(error):
                     lost[what] = failure
                 raise failure.error() from error
             continue
@@ -100,7 +106,8 @@ class _Tries:
         cause : of the failure
         href : that failed, signed
         """
-        retries = asking.get().policy.retries
+        asked = asking.get()
+        retries = 0 if monotonic() < asked.down.get(self._signature.source.href, 0) else asked.policy.retries
         match cause.kind:
             case "auth" if self.remote and href and not self._renewed:
                 self._renewed = True

@@ -142,7 +142,9 @@ def _open(location: Location, options: Options, config: dict[str, Any]) -> Any:
     except BaseError as error:
         if type(error).__name__ == "UnknownConfigurationKeyError":
             raise SourceError(f"storage({location.root!r}, credentials=...): {error}") from None
-        raise
+        # Nothing was asked yet: it is what stands in the options or in the environment.
+        text = str(error).partition("\n\nDebug source")[0]
+        raise StoreError(f"{location.root} cannot be asked: {text}", kind="auth") from None
 
 
 def _frozen(mapping: Any) -> tuple[Any, ...]:

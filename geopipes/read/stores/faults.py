@@ -23,7 +23,10 @@ CODE = re.compile(r"<Code>(\w+)</Code>")
 
 MISSING, BUSY = (404, 410), (408, 425, 429)
 
-NO_CREDENTIALS = ("169.254.169.254", "metadata.google", "NoCredentials", "MissingCredential", "Missing account")
+NO_CREDENTIALS = (
+    "169.254.169.254", "metadata.google", "NoCredentials", "MissingCredential", "Missing account", "MissingAccessKeyId",
+    "MissingSecretAccessKey",
+)  # fmt: skip
 """What stands in errors of a store that has looked everywhere for credentials."""
 
 CHANGED = "the object is another one than when its header was read"
@@ -80,8 +83,11 @@ def classified(error: Exception, location: Location) -> StoreError:
         return StoreError(f"no credentials were found for {location.root}: {_who(location)}", kind="auth")
     if "LOCATION" in text or "PermanentRedirect" in text:
         return StoreError(f"{words}: the bucket is in another region; write {_call(location)}region=...)", kind="auth")
+    if "TooManyRedirects" in str(error) or "kind: Redirect" in str(error):
+        return StoreError(f"{location.root} redirects in a circle", kind="missing")
     if isinstance(error, NotSupportedError):
-        return StoreError(f"{location.root} sent the whole object where a part was asked for", kind="transient")
+        text = f"{location.root} sent the whole object where a part was asked for; it may not know byte ranges"
+        return StoreError(text, kind="transient")
     if status in BUSY or status >= 500:
         return StoreError(words, kind="transient", busy=status in (429, 503))
     if status == 416 or "InvalidRangeRequest" in str(error):
