@@ -17,6 +17,9 @@ UNITS = "units"
 SCALED = "scaled"
 """The attribute of variables whose numbers are physical ones: scale and offset were applied."""
 
+NORMALIZED = "normalized"
+"""The attribute of variables that `normalize` brought to a common scale: none of amounts any more."""
+
 CATEGORICAL = "categorical"
 """The attribute that says whether whole numbers are classes or flags, above all else."""
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geopipes.edits import Array, Edit, blanked, edited, into
 from geopipes.errors import StatisticsError, UnknownBand
-from geopipes.kinds import STALE, UNITS
+from geopipes.kinds import NORMALIZED, STALE, UNITS
 from geopipes.pixels.variables import told_by
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def normalize(
     Returns
     -------
     the same Dataset with those variables as float32, NaN where they are not valid, without the attributes of stored
-    pixels; others stay as they are
+    pixels, and with the attribute ``normalized``; others stay as they are
 
     Raises
     ------
     UnknownBand
         if a variable is in the Dataset or in the statistics alone
     StatisticsError
-        if a variable is of classes, none of its pixels was valid, or there are no two percentiles
+        if what is given is no Statistics, a variable is of classes, none of its pixels was valid, or there are no two
+        percentiles
     """
     parts = dataset if isinstance(dataset, dict) else {"": dataset}
     edits = _edits(parts, statistics, how, variables)
@@ -77,6 +78,7 @@ def _edits(
     parts: dict[str, xr.Dataset], statistics: Statistics, how: How, variables: str | Sequence[str] | None
 ) -> dict[str, list[Edit]]:
     """Tell what is to be done to each input, where there is anything."""
+    check_statistics(statistics)
     if how not in ("standard", "percentiles", "minmax"):
         raise StatisticsError(f"normalize(how={how!r}): write 'standard', 'percentiles' or 'minmax'")
     there = {name: (part, variable) for part, data in parts.items() for name, variable in named(data, part).items()}
@@ -86,6 +88,24 @@ def _edits(
         part, variable = there[name]
         edits.setdefault(part, []).append(_normalization(parts[part], variable, name, statistics, how))
     return edits
+
+
+def check_statistics(statistics: object) -> None:
+    """Refuse what are no statistics.
+
+    Raises
+    ------
+    StatisticsError
+        says where they come from
+    """
+    from geopipes.statistics.results import Statistics
+
+    if not isinstance(statistics, Statistics):
+        raise StatisticsError(
+            f"normalize({type(statistics).__name__}): Statistics are needed, as .statistics() of a plan, or "
+            "Statistics.load(path), gives them; for numbers of your own write "
+            "scale('red', factor=1 / std, offset=-mean / std)"
+        )
 
 
 def _chosen(variables: str | Sequence[str] | None, there: Iterable[str], known: dict[str, bool]) -> list[str]:
@@ -125,7 +145,7 @@ def _normalization(dataset: xr.Dataset, variable: str, name: str, statistics: St
         for column in (near, centre - near, width)
     ]
     valid, nodata = told_by(dataset, variable)
-    kept = {key: value for key, value in values.attrs.items() if key not in (*STALE, UNITS)}
+    kept = {key: value for key, value in values.attrs.items() if key not in (*STALE, UNITS)} | {NORMALIZED: True}
     reads: list[str | xr.Variable] = [variable, *scales, *(["valid"] if valid else [])]
     return Edit(variable, tuple(reads), partial(_normalized, nodata=nodata), np.dtype(np.float32), kept)
 

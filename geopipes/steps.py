@@ -189,6 +189,15 @@ def call(name: str, /, *args: Any, **kwargs: Any) -> str:
     return f"{name}({', '.join(words)})"
 
 
+def needs_rng(function: Callable[..., Any]) -> bool:
+    """Say whether a function cannot be called without ``rng=`` beside its element."""
+    try:
+        beside = [*signature(function).parameters.values()][1:]
+    except (TypeError, ValueError):  # of builtins
+        return False
+    return any(one.name == "rng" and one.default is one.empty for one in beside)
+
+
 class Text(str):
     """A word of a chain that stands for itself, as another chain does."""
 

@@ -73,6 +73,15 @@ def test_an_unknown_band_says_which_there_are(name: str) -> None:
     assert "meta" not in str(info.value)
 
 
+@pytest.mark.parametrize(("name", "meant"), [("RED", "red"), ("gren", "green"), ("B04", "red"), ("B8A", "nir08")])
+def test_an_unknown_band_says_which_may_be_meant(name: str, meant: str) -> None:
+    bands = item({key: asset() for key in ("red", "green", "nir08")}, platform="sentinel-2b")
+    with pytest.raises(UnknownBand, match=rf"there are: red, green, nir08; did you mean '{meant}'\?$"):
+        find(bands, name)
+    with pytest.raises(UnknownBand, match=r"there are: red, green, nir08$"):  # B04 of another platform
+        find(item({key: asset() for key in ("red", "green", "nir08")}, platform="landsat-8"), "B04")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

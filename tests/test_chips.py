@@ -313,6 +313,12 @@ def test_a_resolution_in_the_wrong_units_is_told_before_memory_runs_out() -> Non
         chips.chip(vast, 64)
 
 
+def test_metres_on_a_grid_of_degrees_are_asked_about(land: Synthetic) -> None:
+    cubes = gp.items(land.items).stack(["red"], resolution=10, crs="EPSG:4326")
+    with pytest.raises(ChipTooLarge, match=r"'pad'; is stack\(resolution=...\) in the units of EPSG:4326, degrees"):
+        len(cubes.chip(64))
+
+
 def test_too_small_a_margin_says_the_number() -> None:
     plan = gp.cubes(plain(30, 30)[0]).chip(10, margin=1).map(smooth, margin=1).map(smooth, margin=1)
     with pytest.raises(MarginTooSmall, match=r"need 2 px .* carries 1: write chip\(..., margin=2\)"):

@@ -260,6 +260,7 @@ def test_mixtures_have_the_shares_asked_for() -> None:
     ("other", "options", "text"),
     [
         (plan(400), {"shares": {"a": 1.0}}, "must name each plan"),
+        (plan(400), {"shares": {"a": 0.5, "b": 0.4}}, r"shares=\[0.5, 0.4\] for 2 strata; give one"),
         (plan(400), {"n": 900}, r"than there are \(a: 450 of 400, b: 450 of 400\)"),
         (replace(plan(400), size=(8, 8)), {}, r"size of 'b' is \(8, 8\), of the first \(4, 4\)"),
         (plan(400).map(Step("f()", abs)), {}, "steps of 'b'"),

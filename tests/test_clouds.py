@@ -15,7 +15,7 @@ from test_pixels import Step, assert_law, cubes
 
 import geopipes as gp
 from geopipes import pixels
-from geopipes.errors import MarginTooSmall, StepError
+from geopipes.errors import MarginTooSmall, StepError, UnknownBand
 from geopipes.pixels.neighbours import dilated
 from geopipes.pixels.qualities import QUALITIES
 from geopipes.testing import Synthetic
@@ -205,6 +205,16 @@ def test_errors_of_masks(name: str) -> None:
     step, message = ERRORS[name]
     with pytest.raises(StepError, match=message):
         step(seen(np.arange(12, dtype=np.uint8)))
+
+
+def test_what_is_typed_wrong_or_dropped_is_told(land: Synthetic) -> None:
+    stack = gp.items(land.items).stack(["red", "scl"], crs="utm", resolution=10)
+    with pytest.raises(StepError, match=r"mask_clouds\(dilate=2.5\): give a whole number"):
+        stack.mask_clouds("scl", dilate=anything(2.5))
+    with pytest.raises(StepError, match=r"mask\(dilate=2.5\): give a whole number"):
+        stack.mask("red", dilate=anything(2.5))
+    with pytest.raises(UnknownBand, match=r"no variable \['scl'\].*mask_clouds drops its band, unless keep=True"):
+        next(iter(stack.mask_clouds("scl").mask_values("scl", [3])))
 
 
 def test_a_margin_too_small(land: Synthetic) -> None:

@@ -336,6 +336,7 @@ OVER = {"a": ("2024-05-01", "2024-05-07"), "b": ("2024-05-07", "2024-05-09")}
     [
         (lambda d: composite(d, "month", "median"), r"lasts 31 days, longer than the range, 2024-05-01 to 2024-05-16"),
         (lambda d: composite(d, "fortnight", "median"), "'fortnight' is not known: use one of day, week"),
+        (lambda d: composite(d.rename(b="scl"), "Months", "median"), "'Months' is not known; did you mean 'month'"),
         (lambda d: composite(d, "0D", "median"), "has no length"),
         (lambda d: composite(d, "1s", "median"), "more than 10,000 periods"),
         (lambda d: composite(d, "7D", "avg"), "the method 'avg' is not known: use one of median"),

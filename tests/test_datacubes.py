@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
@@ -126,6 +127,33 @@ def test_a_label_that_states_no_nodata_makes_nothing_up(land: Synthetic, tmp_pat
         list(plan.read())
     told = images.join(gp.rasters(tmp_path / "small.tif"), name="crop", nodata=255).chip(64, coverage="any")
     assert any((chip["crop"].values == 255).any() for chip in told.read())
+
+
+def test_a_raster_elsewhere_is_not_joined(land: Synthetic, tmp_path: Path) -> None:
+    with rasterio.open(str(land.label)) as file:
+        profile = file.profile | {"transform": Affine.translation(1e6, 0) @ file.transform}
+        with rasterio.open(tmp_path / "far.tif", "w", **profile) as far:
+            far.write(file.read())
+    images = west(land).stack(["red"], resolution=10)
+    with pytest.raises(GridError, match=r"join: none of the 1 items touches the grid, .* first, 'far', lies within"):
+        len(images.join(gp.rasters(tmp_path / "far.tif"), name="crop"))
+    both = gp.items(land.items).stack(["red"], resolution=10, crs="utm")
+    left = only(images).odc.geobox
+    with rasterio.open(str(land.label)) as file, rasterio.open(
+        tmp_path / "corner.tif", "w", **file.profile | {"transform": left.affine, "crs": str(left.crs)}
+    ) as corner:  # fmt: skip
+        corner.write(file.read())
+    assert len(both.join(gp.rasters(tmp_path / "corner.tif"), name="crop", nodata=255)) == 2  # one of them is enough
+
+
+@pytest.mark.parametrize("name", ["x", "time", "band", "valid", "chip", "spatial_ref"])
+def test_names_that_chips_keep_are_no_variables(land: Synthetic, name: str) -> None:
+    message = f"cannot be named '{name}'.*name= of join"
+    with pytest.raises(SourceError, match=message):
+        len(west(land).stack({name: "red"}, resolution=10))
+    images = west(land).stack(["red"], resolution=10)
+    with pytest.raises(SourceError, match=message):
+        len(images.join(gp.rasters(land.label), name=name))
 
 
 def test_joins_that_cannot_be(land: Synthetic) -> None:

@@ -177,7 +177,27 @@ ERRORS: dict[str, tuple[Step, type[Exception], str]] = {
         lambda data: pixels.spectral_index(data.rename(nir="nir08"), "NDVI", platform="sentinel-2a"), UnknownBand,
         r"needs N \(Near-Infrared",
     ),
-    "a constant": (lambda data: pixels.spectral_index(data, "SAVI", l=1.0), StepError, r"l=1.0\): no formula has that"),
+    "a constant": (
+        lambda data: pixels.spectral_index(data, "SAVI", l=1.0), StepError,
+        r"l=1.0\): no formula has that constant; they have \['L'\]; did you mean 'L'\?",
+    ),
+    "no constant": (lambda data: pixels.spectral_index(data, "NDVI", L=0.5), StepError, "they have none"),
+    "no kernel": (lambda data: pixels.spectral_index(data, "NDVI", sigma=0.5), StepError, "they have none"),
+    "a band of the catalogue": (
+        lambda data: pixels.spectral_index(data, "NDVI", bands={"nir": "nir"}), StepError,
+        r"'nir' is no band of the catalogue; the formulas have N \(Near-Infrared.*did you mean 'N'\?",
+    ),
+    "what is there": (
+        lambda data: pixels.spectral_index(pixels.spectral_index(data, "NDVI"), "NDVI"), StepError,
+        "spectral_index\\('NDVI'\\): the chip has a 'NDVI' already",
+    ),
+    "a difference of that name": (
+        lambda data: pixels.normalized_difference(data, "nir", "red", name="red"), StepError,
+        r"name='red'\): the chip has a 'red' already; rename that one before",
+    ),
+    "validity": (
+        lambda data: pixels.normalized_difference(data, "nir", "red", name="valid"), StepError, "a 'valid' already",
+    ),
     "no default": (lambda data: pixels.spectral_index(data, "NIRvP"), StepError, r"say its \['PAR'\].*PAR=..."),
     "a platform": (
         lambda data: pixels.spectral_index(data, "NDVI", platform="sentinel-3a"), StepError,

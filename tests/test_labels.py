@@ -247,6 +247,7 @@ square = shapely.box(0, 0, 20, 20)
         (frame([square], crop=[3]), {"instances": True, "column": "crop"}, SourceError, "burns ids"),
         (frame([square]), {"background": -1, "dtype": "uint8"}, SourceError, "background is -1"),
         (frame([square]), {"name": "image"}, SourceError, "has a variable"),
+        (frame([square]), {"name": "valid"}, SourceError, "cannot be named 'valid'"),
         (frame([square]), {"dtype": "bool"}, SourceError, "needed is a dtype of whole numbers"),
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, str | dict) else "",

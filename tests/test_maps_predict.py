@@ -12,7 +12,7 @@ from map_making import CLASSES, Smooth, identity, raster, samples
 
 import geopipes as gp
 from geopipes.errors import GeopipesError, StepError, TensorError
-from geopipes.maps.models import model_document
+from geopipes.maps.models import called, model_document
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,16 @@ def test_an_error_in_the_model_says_what_it_was_given(pipe: gp.Pipe[dict[str, An
     with pytest.raises(RuntimeError) as caught:
         list(pipe.predict(Smooth(5)))
     assert "the model was given (16, 2, 16, 16) float32" in caught.value.__notes__
+
+
+def test_an_error_in_the_model_says_what_may_not_suit_it() -> None:
+    inputs = {"0": torch.zeros(2, 1, 3, 8, 8, dtype=torch.uint8)}
+    with pytest.raises(RuntimeError) as caught:
+        called(torch.nn.Conv2d(3, 1, 1), inputs, None, None)
+    (note,) = caught.value.__notes__
+    assert "(2, 1, 3, 8, 8) uint8" in note
+    assert "dtype=torch.float32" in note
+    assert "time_axis=False" in note
 
 
 def test_models_are_told_apart_by_their_weights() -> None:

@@ -13,7 +13,7 @@ import xarray as xr
 import geopipes as gp
 from geopipes import fingerprints
 from geopipes.chips import Reading
-from geopipes.errors import StatisticsError, UnknownBand
+from geopipes.errors import StatisticsError, StepError, UnknownBand
 from geopipes.loaders import Each
 from geopipes.normalizing import How, normalize
 from geopipes.statistics import Run, Statistics, chain_of, merge, statistics
@@ -57,7 +57,8 @@ def test_standard_has_mean_0_and_deviation_1() -> None:
     np.testing.assert_array_equal(done["flat"].values[valid], 0)
     xr.testing.assert_identical(done["crop"], WHOLE["crop"])
     xr.testing.assert_identical(done["valid"], WHOLE["valid"])
-    assert (done["red"].attrs, done["dem"].attrs) == ({"long_name": "red light"}, {"joined": True})
+    assert done["red"].attrs == {"long_name": "red light", "normalized": True}
+    assert done["dem"].attrs == {"joined": True, "normalized": True}
     assert list(done.data_vars) == list(WHOLE.data_vars)
     expected = (WHOLE["red"].values[valid] - STATS["red"].mean) / STATS["red"].std
     np.testing.assert_allclose(done["red"].values[valid], expected, rtol=1e-5, atol=1e-6)
@@ -185,6 +186,24 @@ def test_a_step_of_a_plan_and_of_a_pipe(land: Synthetic, trained: Statistics) ->
     step.check_pickles()
     copied = pickle.loads(pickle.dumps(step))
     assert fingerprints.steps_fingerprint(None, [step]) == fingerprints.steps_fingerprint(None, [copied])
+
+
+def test_no_index_of_what_is_normalized(land: Synthetic) -> None:
+    cubes = gp.items(land.items).stack(["red", "nir"], crs="utm", resolution=10, groupby="solar_day")
+    plan = cubes.chip(64)
+    done = plan.read().normalize(plan.statistics(sample=2, seed=0))
+    message = r"\['nir', 'red'\] were normalized before, .* let it stand before normalize"
+    with pytest.raises(StepError, match=message):
+        next(iter(done.spectral_index("NDVI")))
+    with pytest.raises(StepError, match=message):
+        list(done.normalized_difference("nir", "red", name="NDVI").tensor(image=["NDVI"], fill=0).batch(2))
+
+
+def test_what_are_no_statistics_is_refused_when_typed(land: Synthetic) -> None:
+    cubes: Any = gp.items(land.items).stack(["red"], crs="utm", resolution=10)
+    for call in (cubes.normalize, lambda given: normalize(WHOLE, given)):
+        with pytest.raises(StatisticsError, match=r"normalize\(dict\): Statistics are needed, .* scale\('red'"):
+            call({"red": (0, 1)})
 
 
 def clouded() -> Statistics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,17 @@ def test_methods_at_the_wrong_place_say_where_they_belong(land: Synthetic) -> No
         stack.stack(["red"])  # type: ignore[misc]
     with pytest.raises(StepError, match="takes pipes of items, or pipes of cubes"):
         items.union(stack)  # type: ignore[arg-type]
+
+
+def test_a_function_that_draws_is_asked_for_as_such() -> None:
+    def jittered(number: int, *, rng: np.random.Generator) -> float:
+        return number + float(rng.random())
+
+    pipe = gp.Pipe([1, 2])
+    with pytest.raises(StepError, match=r"map\(jittered\): the function takes rng, .*; write map\(..., rng=True\)"):
+        pipe.map(jittered)  # type: ignore[arg-type]  # which a type checker says too
+    assert [int(number) for number in pipe.map(jittered, rng=True)] == [1, 2]
+    assert list(pipe.map(partial(jittered, rng=np.random.default_rng(0))).map(int)) == [1, 2]
 
 
 # Lazy: no network and no pixels before they are needed.

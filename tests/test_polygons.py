@@ -171,6 +171,7 @@ def test_files_items_and_arrays_give_the_same(tmp_path: Path) -> None:
     assert outlines(polygonize(path)) == expected
     assert outlines(polygonize(gp.rasters(str(path)), strip=5)) == expected
     assert outlines(polygonize(next(iter(gp.rasters(str(path)))))) == expected
+    assert str(polygonize(path).crs) == str(polygonize(raster(pixels)).crs) == "EPSG:32633"
     weighed = polygonize(path, probability=2)
     np.testing.assert_allclose(weighed.probability, weighed["class"] * 10)
 

@@ -183,6 +183,8 @@ def test_kept_in_a_file_to_the_last_bit(tmp_path: Path) -> None:
     again.save(tmp_path / "again.json")
     assert path.read_text() == (tmp_path / "again.json").read_text()
     assert str(again) == str(found)
+    assert again == found != statistics(CHIPS)
+    assert len({again, found, statistics(CHIPS)}) == 2
     assert sorted(p.name for p in path.parent.iterdir()) == ["stats.json"]
     document = json.loads(path.read_text())
     assert document["variables"]["crop"]["classes"] == {str(k): n for k, n in found["crop"].classes.items()}

@@ -451,6 +451,12 @@ def test_torchs_own_loader_takes_samples_and_agrees() -> None:
         ({"image": "ndvi", "dtype": torch.int64}, "'ndvi' is float32, and torch.int64 does not hold all"),
         ({"image": "red", "dtype": torch.int16}, "choose a wider dtype, or round and convert in a step"),
         ({"image": "red", "dtype": {"img": torch.int32}}, "there is no tensor 'img'; the tensors are image"),
+        ({"image": "red", "dtype": "float32"}, r"dtype='float32'\): a dtype of torch is needed; write torch.float32"),
+        ({"image": "red", "dtype": np.uint16}, r"a dtype of torch is needed; write torch.uint16"),
+        (
+            {"image": "red", "dtype": {"image": "half"}},
+            r"'half'\): a dtype of torch is needed; write torch.float16",
+        ),
         ({"image": "date"}, r"torch holds no tensor of datetime64\[ns\]; convert in a step before"),
         ({"image": ["date", "red"]}, r"torch holds no tensor of datetime64\[ns\], uint16"),
     ],

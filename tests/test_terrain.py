@@ -148,6 +148,8 @@ def test_errors_of_terrain(land: Synthetic, tmp_path: Path) -> None:
         len(chips.read().hillshade("dem"))
     with pytest.raises(StepError, match="it holds uint8 of classes"):
         pixels.slope(ground(HEIGHTS.astype("u1"), categorical=True), "dem")
+    with pytest.raises(StepError, match=r"slope\('dem', name='dem'\): the chip has a 'dem' already"):
+        pixels.slope(ground(HEIGHTS), "dem", name="dem")
     with pytest.raises(StepError, match="stretches distances with latitude"):
         pixels.slope(ground(HEIGHTS, crs="EPSG:3857"), "dem")
     with pytest.raises(StepError, match="needs the coordinate 'spatial_ref'"):

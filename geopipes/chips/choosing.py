@@ -261,7 +261,9 @@ def shared_out(shares: Shares, names: npt.NDArray[Any], held: Indices, call: str
         shares = [shares.get(name, 0.0) for name in names]
     found = np.asarray(shares, float)
     if found.shape != names.shape or not (found >= 0).all() or abs(found.sum() - 1) > SLACK:
-        raise ChipError(f"{call}: shares={[*found]} for {len(names)} strata; give one for each, 0 and up, summing to 1")
+        raise ChipError(
+            f"{call}: shares={found.tolist()} for {len(names)} strata; give one for each, 0 and up, summing to 1"
+        )
     return found
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import shapely
 import xarray as xr
 
+from geopipes import grids
 from geopipes.chips.footprints import DEGREES, transformer
 from geopipes.chips.frames import Frame, Numbers
 from geopipes.chips.lattices import Lattice, Part
@@ -88,6 +89,7 @@ def chip(
         sizes = ", ".join(f"{cube.geobox.shape.y} x {cube.geobox.shape.x}" for cube in cubes.cubes)
         raise ChipTooLarge(
             f"chip(size={shape[0]} x {shape[1]}): the cube is {sizes} px (y, x); use a smaller size or edge='pad'"
+            + _doubt(cubes.cubes)
         )
     lattice = Lattice.of([_kept(cubes, part, shape, coverage, call) for part in parts])
     if lattice.length == 0:
@@ -97,6 +99,12 @@ def chip(
         )
     frame = Frame.of(lattice.length, {"id": Numbers(lattice.length), **lattice.columns()})
     return Windows(cubes.cubes, shape, margin, time, frame, left_out=count - lattice.length)
+
+
+def _doubt(cubes: Sequence[Cube]) -> str:
+    """Ask about a resolution that is a number of metres, and of degrees to its grid."""
+    wide = [cube for cube in cubes if cube.crs.geographic and abs(cube.geobox.affine.a) >= 1]
+    return f"; is stack(resolution=...) in the units of {grids.crs_name(wide[0].crs)}, degrees?" if wide else ""
 
 
 def _part(
@@ -111,7 +119,7 @@ def _part(
     if (count := part.places * len(part.times)) > MOST_WINDOWS:
         raise ChipError(
             f"{call}: the cube is {cube.geobox.shape.y} x {cube.geobox.shape.x} px (y, x), which makes "
-            f"{count:,} windows; is stack(resolution=...) in the units of {cube.crs}?"
+            f"{count:,} windows; is stack(resolution=...) in the units of {grids.crs_name(cube.crs)}?"
         )
     return part
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import shapely
 
+from geopipes import grids
 from geopipes.chips.cutting import Coverage, _pair
 from geopipes.chips.fields import fields
 from geopipes.chips.places import given, onto_cube, table_columns
@@ -151,7 +152,9 @@ def _check_met(areas: list[Area], call: str, what: str) -> None:
     """Raise where there is no position at all."""
     if not any(len(area.shapes) for area in areas):
         bounds = [[round(v, 1) for v in area.field.cube.geobox.boundingbox.bbox] for area in areas]
-        where = "; ".join(f"{b} in {area.field.cube.crs}" for b, area in zip(bounds[:3], areas, strict=False))
+        where = "; ".join(
+            f"{b} in {grids.crs_name(area.field.cube.crs)}" for b, area in zip(bounds[:3], areas, strict=False)
+        )
         hint = {
             "data": "use a smaller size, or coverage='any'",
             "region": "the region misses the data, or is smaller than a window; use other bounds, or a smaller size",

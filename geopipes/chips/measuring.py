@@ -13,6 +13,7 @@ import numpy.typing as npt
 import shapely
 import xarray as xr
 
+from geopipes import grids
 from geopipes.chips.footprints import distinct, geodesic, members, rectangles
 from geopipes.chips.keeping import Kept, Row
 from geopipes.chips.laying import laid_on
@@ -155,7 +156,8 @@ def distances(windows: Windows, places: gpd.GeoDataFrame) -> npt.NDArray[np.floa
     there = there[np.isfinite(shapely.bounds(there)).all(axis=1)]  # the plane does not show the other end of the world
     if len(there) == 0:
         raise ChipError(
-            f"measure(distance=...): none of {len(shapes)} places can be shown beside the plan; is {crs} right?"
+            f"measure(distance=...): none of {len(shapes)} places can be shown beside the plan; is "
+            f"{grids.crs_name(crs)} right?"
         )
     tree, wkt = shapely.STRtree(there), flat.to_wkt()
     least = np.full(len(windows), np.inf)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
+from geopipes import grids
 from geopipes.chips.cutting import Coverage, _distance, _pair, fits
 from geopipes.chips.fields import Field, fields
 from geopipes.chips.footprints import DEGREES, Geometries, times
@@ -129,8 +130,8 @@ def _check_all(has: npt.NDArray[np.bool_], shapes: Geometries, crs: CRS, what: s
     if not has.all():
         lost = np.flatnonzero(~has)
         raise ChipError(
-            f"{what} without a window within the data: {len(lost)} of {len(has)}, the first {shapes[lost[0]]} in {crs}"
-            f"; check their CRS, {mend}, or use coverage='any'"
+            f"{what} without a window within the data: {len(lost)} of {len(has)}, the first {shapes[lost[0]]} in "
+            f"{grids.crs_name(crs)}; check their CRS, {mend}, or use coverage='any'"
         )
 
 

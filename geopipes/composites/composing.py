@@ -72,9 +72,9 @@ def composite(
     """
     call = steps.call("composite", period, method)
     dates = dates_of(dataset, call)
+    periods = Periods.of(dataset, period, span, call)
     _check(dataset, method, by, q, call)
     chosen = methods(dataset, method, METHODS, () if by else BLENDS, call)
-    periods = Periods.of(dataset, period, span, call)
     dealt = dict(zip(("members", "begins"), periods.members(dates), strict=True))
     valid = dataset.variables["valid"]
     variables = {"valid": along(partial(_any, **dealt), np.dtype(bool), len(periods), valid, attrs=valid.attrs)}

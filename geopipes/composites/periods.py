@@ -148,6 +148,8 @@ def _stamp(given: Any, *, end: bool) -> pd.Timestamp:
 def _offset(period: Any, call: str) -> pd.offsets.BaseOffset:
     """Read a period."""
     text = WORDS.get(period, period) if isinstance(period, str) else period
+    if isinstance(period, str) and period not in WORDS and (word := period.lower().rstrip("s")) in WORDS:
+        raise StepError(f"{call}: the period {period!r} is not known; did you mean {word!r}?")
     try:
         offset = pd.tseries.frequencies.to_offset(text)
     except (ValueError, TypeError) as error:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PerBand = Mapping[str, Any]
 RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode")
+KEPT = ("time", "band", "y", "x", "valid", "chip", "spatial_ref")
+"""Names of dims and of what every chip carries: no variable's."""
+
 AVERAGING = ("bilinear", "cubic", "average")
 """Methods that give means, which classes have not."""
 
@@ -85,6 +88,7 @@ def variable(
     grid: GeoBox,
 ) -> Variable:  # fmt: skip
     """Make one variable of the rasters of a band."""
+    check_name(name)
     rasters = tuple(tuple(band.sources[i] for i in step) for step in steps)
     every = [source for step in rasters for source in step] or list(band.sources)
     method = _of_band(resampling, band.name)
@@ -105,6 +109,21 @@ def variable(
         attrs[SCALED] = True
     holds = [s.nodata for s in every if s.nodata is not None and kind.kind != "f" and _holds(kind, s.nodata)]
     return Variable(name, kind, holds[0] if holds else None, str(method), band.labels, rasters, attrs)
+
+
+def check_name(name: str) -> None:
+    """Refuse a variable of a name that a chip keeps for itself.
+
+    Raises
+    ------
+    SourceError
+        says how to give another one
+    """
+    if name in KEPT:
+        raise SourceError(
+            f"a variable cannot be named {name!r}, as {', '.join(KEPT)} are what every chip has: give it another name, "
+            f"stack({{'{name}_1': ...}}), or name= of join and rasterize"
+        )
 
 
 def stated(band: Band, nodata: float | PerBand | None) -> Band:

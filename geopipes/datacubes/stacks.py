@@ -15,12 +15,12 @@ from geopipes.datacubes.arraycube import ArrayCube
 from geopipes.datacubes.cube import Cube, Cubes
 from geopipes.datacubes.stackcube import StackCube
 from geopipes.datacubes.together import JoinedCube, side_by_side
-from geopipes.errors import EmptySearch, GridMismatch, SourceError
+from geopipes.errors import EmptySearch, GridError, GridMismatch, SourceError
 from geopipes.kinds import CATEGORICAL
 from geopipes.read.engines import load_odc, load_stackstac
 from geopipes.read.headers import sources
 from geopipes.read.scales import Rescale, rescaled
-from geopipes.read.sources import Stack, Variable
+from geopipes.read.sources import Source, Stack, Variable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,8 +90,8 @@ def stack(
     EmptySearch
         if there are no items
     UnknownBand, NotGeoreferenced, SourceError
-        if an item lacks a band, a CRS or a transform, contradicts itself in what ``rescale`` asks for, or classes would
-        be averaged
+        if an item lacks a band, a CRS or a transform, contradicts itself in what ``rescale`` asks for, classes would
+        be averaged, or a name cannot be a variable's (``x``, ``time``)
     GridError
         if the sources' CRSs differ and none was chosen, or no item touches the grid
     """
@@ -150,8 +150,10 @@ def join(
         as in `stack`
     GridMismatch
         if cubes are given that are not on the same grids
+    GridError
+        if no item touches the grids
     SourceError
-        if a name is taken, or one name is given for several bands
+        if a name is taken or cannot be a variable's, or one name is given for several bands
     """
     if isinstance(other, Cubes):
         parts = [_on_grid(cube, other) for cube in cubes.cubes]
@@ -165,9 +167,11 @@ def join(
             f"join(name={name!r}): there are {len(found)} bands, {[band.name for band in found]}: choose one with "
             "bands=[...], or leave name out"
         )
+    places = [touching(found, cube.geobox, range(len(scenes))) for cube in cubes.cubes]
+    if not any(places):
+        raise _touching_none(found[0].sources, cubes.cubes[0].geobox)
     made = []
-    for cube in cubes.cubes:
-        step = touching(found, cube.geobox, range(len(scenes)))
+    for cube, step in zip(cubes.cubes, places, strict=True):
         variables = tuple(
             _told(variable(band, name or band.name, [step], resampling, dtype, cube.geobox)) for band in found
         )
@@ -227,6 +231,16 @@ def joined(cube: Cube, other: Cube) -> Cube:
     if taken:
         raise SourceError(f"join: the cube has a variable {sorted(taken)} already; give another name=")
     return JoinedCube(cube, other)
+
+
+def _touching_none(sources: Sequence[Source], grid: GeoBox) -> GridError:
+    """Make the error for rasters that lie elsewhere."""
+    raster = sources[0].geobox
+    return GridError(
+        f"join: none of the {len(sources)} items touches the grid, {tuple(grid.boundingbox.bbox)} in "
+        f"{grids.crs_name(grids.crs_of(grid))}; the first, {sources[0].item!r}, lies within "
+        f"{tuple(raster.boundingbox.bbox)} in {grids.crs_name(grids.crs_of(raster))}: check its place, and that CRS"
+    )
 
 
 def _on_grid(cube: Cube, others: Cubes) -> StackCube | ArrayCube:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from geopipes.datacubes.arranging import check_name
 from geopipes.datacubes.cube import Cubes
 from geopipes.datacubes.stacks import joined
 from geopipes.errors import GridError, SourceError
@@ -91,6 +92,7 @@ def rasterize(
     bend by more than 0.05 px divided before. Pixels are those of ``rasterio.features.rasterize`` over the whole grid,
     whatever the chips. Polygons that are not valid are burnt by the even-odd rule: a bow-tie has two wings.
     """
+    check_name(name)
     if overlap not in OVERLAPS:
         raise SourceError(f"rasterize(overlap={overlap!r}): use one of {', '.join(OVERLAPS)}, or priority=column")
     if instances and (column is not None or classes is not None):

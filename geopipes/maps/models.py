@@ -39,8 +39,18 @@ def called(model: Model, inputs: Mapping[str, torch.Tensor], device: Any, autoca
             return model(*args, **kwargs)
     except Exception as error:
         given = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in inputs.values())
-        error.add_note(f"the model was given {given}")
+        error.add_note(f"the model was given {given}{_hints(inputs)}")
         raise
+
+
+def _hints(inputs: Mapping[str, torch.Tensor]) -> str:
+    """Say what may not suit a model in what it was given."""
+    hints = ""
+    if any(not tensor.is_floating_point() for tensor in inputs.values()):
+        hints += "; where it takes floats write tensor(..., dtype=torch.float32)"
+    if any(tensor.ndim == 5 for tensor in inputs.values()):
+        hints += "; where it takes (N, C, H, W), no axis of time, write tensor(..., time_axis=False)"
+    return hints
 
 
 def _device(model: Model, device: Any) -> torch.device | None:

@@ -17,11 +17,13 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geopipes.errors import SourceError
+from geopipes.grids import crs_of
 from geopipes.maps.components import Finder, Thing
 from geopipes.maps.filling import fill
 from geopipes.maps.ground import Ground, placed
 from geopipes.maps.strips import Layer, Raster, check_same_grid, opened, strips
 from geopipes.maps.vectors import driver_of, write_vectors
+from geopipes.read.stated import named_crs
 
 Classes = Sequence[float] | Mapping[float, str]
 Geometries = npt.NDArray[np.object_]
@@ -231,7 +233,7 @@ def _frame(things: list[Thing], geobox: GeoBox, simplify: float | None, *, weigh
         outlines = shapely.coverage_simplify(_placed(_noded(outlines), geobox.transform), simplify)
     else:
         outlines = _placed(outlines, geobox.transform)
-    return gpd.GeoDataFrame(columns, geometry=outlines, crs=geobox.crs)
+    return gpd.GeoDataFrame(columns, geometry=outlines, crs=named_crs(crs_of(geobox)).proj)
 
 
 def _noded(outlines: Geometries) -> Geometries:

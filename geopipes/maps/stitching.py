@@ -51,7 +51,8 @@ def stitch(
 
     Returns
     -------
-    a `Mosaic`: iterate over its strips, `load` or `write` it
+    a `Mosaic`: iterate over its strips, `load` or `write` it. `Pipe.stitch` gives a `geopipes.pipe.maps.Map` of it,
+    which has these as methods
 
     Raises
     ------

@@ -88,6 +88,8 @@ class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[
             chips' order and by the chip, whoever loads it and whenever: an element from elsewhere counts by its place
         """
         text = steps.call("map", fn, **steps.given(Pipe.map, {"margin": margin, "rng": rng}))
+        if not rng and steps.needs_rng(fn):
+            raise StepError(f"{text}: the function takes rng, a generator of random numbers; write map(..., rng=True)")
         if rng and (self._kind in ("items", "cubes") or any(isinstance(op, loaders.Batch) for op in self._ops)):
             raise StepError(f"{text} draws random numbers for each chip; write it between chip(...) and batch(...)")
         if self._kind == "items":
@@ -246,8 +248,9 @@ class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[
         Raises
         ------
         StatisticsError
-            when the chain runs, if the statistics are of other steps than those before this one
+            for what are no statistics; when the chain runs, if they are of other steps than those before this one
         """
+        normalizing.check_statistics(statistics)
         options: dict[str, Any] = {"how": how, "variables": variables}
         text = steps.call("normalize", statistics, **steps.given(normalizing.normalize, options))
         if self._kind == "items":

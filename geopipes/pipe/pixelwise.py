@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
     from geopipes import chips, loaders, pixels, steps
     from geopipes.pipe.pipes import Pipe
+    from geopipes.pixels import neighbours
 else:
-    chips, loaders, pixels, steps = (LazyModule(f"geopipes.{name}") for name in ("chips", "loaders", "pixels", "steps"))
+    chips, loaders, pixels, neighbours, steps = (
+        LazyModule(f"geopipes.{name}") for name in ("chips", "loaders", "pixels", "pixels.neighbours", "steps")
+    )
 
 T = TypeVar("T")
 Datasets = TypeVar("Datasets", bound="PixelChain[xr.Dataset]")
@@ -64,11 +67,13 @@ class PixelChain(Chain[T]):
     ) -> Datasets:
         """Declare clouds, shadows and their like not valid: see `geopipes.pixels.mask_clouds`."""
         options: dict[str, Any] = {"classes": classes, "product": product, "dilate": dilate, "keep": keep}
-        return self._pixels(pixels.mask_clouds, band, margin=dilate, **options)
+        margin = neighbours.checked_radius("mask_clouds", dilate)
+        return self._pixels(pixels.mask_clouds, band, margin=margin, **options)
 
     def mask(self: Datasets, where: str | Callable[[xr.Dataset], xr.DataArray], *, dilate: int = 0) -> Datasets:
         """Declare pixels not valid where a variable or a function says so: see `geopipes.pixels.mask`."""
-        return self._pixels(pixels.mask, where, margin=dilate, dilate=dilate)
+        margin = neighbours.checked_radius("mask", dilate)
+        return self._pixels(pixels.mask, where, margin=margin, dilate=dilate)
 
     def slope(self: Datasets, elevation: str, *, name: str = "slope") -> Datasets:
         """Add how steep the ground is; needs a margin of 1 px: see `geopipes.pixels.slope`."""

@@ -13,16 +13,16 @@ from geopipes.errors import StepError
 from geopipes.pixels.spectral import (
     catalogue,
     check_platform,
+    check_words,
     evaluated,
     find,
     formula,
-    is_kernel,
     is_ratio,
     lacking,
     parts,
     words,
 )
-from geopipes.pixels.variables import FLOAT, floats, known
+from geopipes.pixels.variables import FLOAT, check_amounts, check_new, floats, known
 
 
 def normalized_difference(dataset: xr.Dataset, first: str, second: str, *, name: str) -> xr.Dataset:
@@ -43,13 +43,19 @@ def normalized_difference(dataset: xr.Dataset, first: str, second: str, *, name:
     ------
     UnknownBand
         if a band is not there
+    StepError
+        if the name is taken, or a band was normalized before
     """
     return edited(dataset, differencing(dataset, first, second, name=name))
 
 
 def differencing(dataset: xr.Dataset, first: str, second: str, *, name: str) -> list[Edit]:
     """Tell what `normalized_difference` does to a Dataset; its pixels are not looked at."""
-    return [floats(dataset, name, known(dataset, (first, second)), _difference)]
+    call = f"normalized_difference({first!r}, {second!r}, name={name!r})"
+    reads = known(dataset, (first, second))
+    check_new(dataset, name, call)
+    check_amounts(dataset, reads, call)
+    return [floats(dataset, name, reads, _difference)]
 
 
 def _difference(first: Array, second: Array, *valid: Array, spoken: Sequence[bool], out: Array | None) -> Array:
@@ -77,8 +83,9 @@ def spectral_index(
     bands : variables for the catalogue's bands where these are not told by themselves, ``{"N": "nir08"}``. Told are
         bands with a common name (B: blue, R: red, N: nir, S1: swir16), that of `stack`'s attributes or their own, and
         those that a platform calls so: B04, SR_B4
-    platform : whose names these are, as ``"sentinel-2a"`` or ``"landsat-8"``; None for what `stack`'s attributes say
-    constants : of the formulas, ``L=0.5``; others are spyndex's defaults. Of kernel indices, ``sigma`` is the RBF
+    platform : whose names these are, as ``"sentinel-2"`` or ``"landsat-8"``; None for what `stack`'s attributes say
+    constants : of the formulas, ``L=0.5``; others are spyndex's defaults: its SAVI has L = 1.0, that of the literature
+        ``L=0.5`` (Huete 1988, https://doi.org/10.1016/0034-4257(88)90106-X). Of kernel indices, ``sigma`` is the RBF
         kernel's; by default half the sum of its two bands, pixel by pixel, so that kNDVI is tanh(NDVI ** 2)
         (Camps-Valls et al. 2021, https://doi.org/10.1126/sciadv.abc7447)
 
@@ -89,8 +96,9 @@ def spectral_index(
     Raises
     ------
     StepError
-        for an index, a constant or a platform that is not known, and where a formula needs reflectance and a band holds
-        whole numbers as stored
+        for an index, a band of the catalogue, a constant or a platform that is not known; where a variable of the
+        index's name is there; and where a formula needs reflectance and a band holds whole numbers as stored, or was
+        normalized
     UnknownBand
         if a band that an index needs is not there
     """
@@ -109,13 +117,7 @@ def indexing(
     known(dataset, list((bands or {}).values()))
     check_platform(platform)
     wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    used = {word for name in wanted for word in words(formula(name))}
-    for constant in constants:
-        if constant not in used and not (constant == "sigma" and any(map(is_kernel, used))):
-            raise StepError(
-                f"spectral_index({names!r}, {constant}={constants[constant]}): no formula has that constant; they have "
-                f"{sorted(used)}"
-            )
+    check_words(names, {word for name in wanted for word in words(formula(name))}, bands or {}, constants)
     return [_index(dataset, name, bands or {}, platform, constants) for name in wanted]
 
 
@@ -123,16 +125,18 @@ def _index(
     dataset: xr.Dataset, name: str, given: Mapping[str, str], platform: str | None, constants: Mapping[str, float]
 ) -> Edit:
     """Tell of one index."""
-    text = formula(name)
+    text, call = formula(name), f"spectral_index({name!r})"
+    check_new(dataset, name, call)
     needed, numbers = parts(name, text, constants)
     found = {band: find(dataset, band, given, platform) for band in needed}
     if missing := [band for band, variable in found.items() if variable is None]:
         raise lacking(dataset, name, missing)
     reads = [str(variable) for variable in found.values()]
+    check_amounts(dataset, reads, call)
     stored = [one for one in reads if dataset.variables[one].dtype.kind in "biu"]
     if stored and not is_ratio(text, needed, numbers):
         raise StepError(
-            f"spectral_index({name!r}): its formula {text} needs reflectance, and {stored} hold whole numbers as "
+            f"{call}: its formula {text} needs reflectance, and {stored} hold whole numbers as "
             "stored; write stack(rescale=True), or scale(...) before"
         )
     function = partial(_computed, text=text, bands=tuple(needed), numbers=numbers)

@@ -78,8 +78,8 @@ def mask_clouds(
 
     product : ``"scl"``, ``"qa_pixel"``, ``"fmask"`` or ``"bqa"``; None where the band's name, or that of its asset,
         tells it
-    dilate : pixels by which what is masked grows, as a disk: chips need so much margin. What was not measured does not
-        grow
+    dilate : pixels by which what is masked grows, as a disk. Before ``chip`` the pixels around are read along; after
+        it chips must carry so much margin, ``chip(256, margin=3)``. What was not measured does not grow
     keep : whether the band stays; else it is dropped
 
     Returns
@@ -93,7 +93,7 @@ def mask_clouds(
     StepError
         if a class or the product is not known, the Dataset has no ``valid``, or the band holds no whole numbers
     MarginTooSmall
-        of a chain, if chips carry less margin than ``dilate``
+        after ``chip``, if chips carry less margin than ``dilate``
 
     Notes
     -----
@@ -134,7 +134,7 @@ def mask(dataset: xr.Dataset, where: str | Callable[[xr.Dataset], xr.DataArray],
     dataset : with ``valid``
     where : a boolean variable's name, which stays, or a function such as ``lambda chip: chip["NDVI"] < 0``: it gives a
         boolean DataArray on the dims of ``valid``, or some of them, and looks at each pixel alone
-    dilate : pixels by which what is masked grows, as a disk: chips need so much margin
+    dilate : pixels by which what is masked grows, as a disk: as in `mask_clouds`
 
     Returns
     -------
@@ -147,7 +147,7 @@ def mask(dataset: xr.Dataset, where: str | Callable[[xr.Dataset], xr.DataArray],
     StepError
         if it is not boolean or has other dims, or the Dataset has no ``valid``
     MarginTooSmall
-        of a chain, if chips carry less margin than ``dilate``
+        after ``chip``, if chips carry less margin than ``dilate``
     """
     radius = checked_radius("mask", dilate)
     if isinstance(where, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -132,6 +132,51 @@ def _kernel(a: Any, b: Any, sigma: float | None, *, same: bool) -> Any:
     return catalogue().computeKernel(kernel="RBF", a=a, b=b, sigma=0.5 * (a + b) if sigma is None else sigma)
 
 
+def check_words(names: object, used: Set[str], bands: Mapping[str, str], constants: Mapping[str, float]) -> None:
+    """Refuse bands and constants that no formula has.
+
+    Parameters
+    ----------
+    names : of the indices, as given
+    used : the words of their formulas
+    bands, constants : as `spectral_index` takes them
+
+    Raises
+    ------
+    StepError
+        says what the formulas have
+    """
+    numbers = {word for word in used if word in catalogue().constants}
+    kernels = {word for word in used if is_kernel(word)}
+    letters = {letter for word in kernels for letter in word[1:]} | (used - kernels - numbers)
+    numbers |= {"sigma"} if kernels else set()
+    for band in bands:
+        if band not in letters and band not in catalogue().bands:
+            meant = [letter for letter, common in COMMON.items() if band.lower() in (letter.lower(), *common)]
+            raise StepError(
+                f"spectral_index({names!r}, bands={dict(bands)}): {band!r} is no band of the catalogue; "
+                f"the formulas have {_named(sorted(letters))}{_meant(meant, letters)}"
+            )
+    for constant, number in constants.items():
+        if constant not in numbers:
+            raise StepError(
+                f"spectral_index({names!r}, {constant}={number}): no formula has that constant; they have "
+                f"{sorted(numbers) or 'none'}{_meant([one for one in numbers if one.lower() == constant.lower()])}"
+            )
+
+
+def _meant(names: Sequence[str], better: Set[str] = frozenset()) -> str:
+    """Propose a name, if there is one."""
+    first = sorted(names, key=lambda name: name not in better)[:1]
+    return f"; did you mean {first[0]!r}?" if first else ""
+
+
+def _named(bands: Iterable[str]) -> str:
+    """Name bands of the catalogue, and say what they are."""
+    known = catalogue().bands
+    return ", ".join(f"{band} ({known[band].long_name})" if band in known else band for band in bands)
+
+
 def is_ratio(text: str, bands: list[str], numbers: Mapping[str, float | None]) -> bool:
     """Say whether a formula gives the same of stored numbers and of reflectance: whether a factor cancels out."""
     values = {band: 0.1 + 0.07 * i for i, band in enumerate(bands)}
@@ -218,10 +263,8 @@ def _plain(name: str) -> str:
 
 def lacking(dataset: xr.Dataset, index: str, missing: list[str]) -> UnknownBand:
     """Make the error for an index whose bands are not all there."""
-    known = catalogue().bands
-    meant = [f"{band} ({known[band].long_name})" if band in known else band for band in missing]
     there = [str(name) for name in dataset.data_vars if name != "valid"]
     return UnknownBand(
-        f"spectral_index({index!r}) needs {', '.join(meant)}; the variables are {there}. Stack it too, or say which "
+        f"spectral_index({index!r}) needs {_named(missing)}; the variables are {there}. Stack it too, or say which "
         f"variable it is, bands={{{missing[0]!r}: ...}}, or whose bands these are, platform='sentinel-2a'"
     )

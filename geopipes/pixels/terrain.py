@@ -14,7 +14,7 @@ from geopipes.edits import Array
 from geopipes.errors import StepError
 from geopipes.kinds import is_categorical
 from geopipes.pixels.neighbours import over_neighbours
-from geopipes.pixels.variables import FLOAT, known, measured
+from geopipes.pixels.variables import FLOAT, check_new, known, measured
 
 MARGIN = 1
 """Pixels around each that Horn's method looks at."""
@@ -47,7 +47,7 @@ def slope(dataset: xr.Dataset, elevation: str, *, name: str = "slope") -> xr.Dat
     UnknownBand
         if the elevation is not there
     StepError
-        if it holds classes, or the grid's CRS tells no distances
+        if it holds classes, the name is taken, or the grid's CRS tells no distances
     MarginTooSmall
         of a chain, if chips carry no margin
 
@@ -109,6 +109,7 @@ def hillshade(
 def _terrain(dataset: xr.Dataset, elevation: str, name: str, formula: Formula, call: str) -> xr.Dataset:
     """Add a function of the rise to the east and to the north."""
     variable = dataset.variables[known(dataset, elevation)[0]]
+    check_new(dataset, name, f"{call}({elevation!r}, name={name!r})")
     if is_categorical(elevation, variable.dtype, variable.attrs) or variable.dtype.kind not in "iuf":
         raise StepError(
             f"{call}({elevation!r}): it holds {variable.dtype} of classes; an elevation in metres is needed"

@@ -12,7 +12,7 @@ import xarray as xr
 
 from geopipes.edits import Array, Edit
 from geopipes.errors import StepError, UnknownBand
-from geopipes.kinds import STALE
+from geopipes.kinds import CLASSES, NORMALIZED, STALE
 from geopipes.spelling import nearest
 
 FLOAT = np.dtype(np.float32)
@@ -29,8 +29,40 @@ def known(dataset: xr.Dataset, bands: str | Sequence[str]) -> list[str]:
     there = [str(name) for name in dataset.data_vars]
     unknown = [name for name in names if name not in there]
     if unknown:
-        raise UnknownBand(f"no variable {unknown} in this Dataset: there are {there}{nearest(unknown[0], there)}")
+        dropped = "; mask_clouds drops its band, unless keep=True" if unknown[0].lower() in CLASSES else ""
+        raise UnknownBand(
+            f"no variable {unknown} in this Dataset: there are {there}{nearest(unknown[0], there) or dropped}"
+        )
     return names
+
+
+def check_new(dataset: xr.Dataset, name: str, call: str) -> None:
+    """Refuse to write over a variable or a coordinate with one that is to be added.
+
+    Raises
+    ------
+    StepError
+        if the name is taken
+    """
+    if name in dataset.variables or name in dataset.dims:
+        raise StepError(
+            f"{call}: the chip has a {name!r} already; rename that one before, or add this under another name"
+        )
+
+
+def check_amounts(dataset: xr.Dataset, names: Sequence[str], call: str) -> None:
+    """Refuse bands that were normalized, whose ratios have no meaning.
+
+    Raises
+    ------
+    StepError
+        says what to write
+    """
+    if brought := [name for name in names if dataset.variables[name].attrs.get(NORMALIZED)]:
+        raise StepError(
+            f"{call}: {brought} were normalized before, and an index is of reflectance; let it stand before "
+            "normalize(...)"
+        )
 
 
 def floats(

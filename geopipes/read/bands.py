@@ -10,6 +10,7 @@ import pystac
 
 from geopipes.errors import SourceError, UnknownBand
 from geopipes.read.stated import stated_bands
+from geopipes.spelling import nearest
 
 Bands = Sequence[str] | Mapping[str, str | Sequence[str]] | None
 """What a user may ask for: names, names of their own for them (with alternatives), or all."""
@@ -17,6 +18,12 @@ Bands = Sequence[str] | Mapping[str, str | Sequence[str]] | None
 DISPLAY_KEYS = frozenset({"overview", "preview", "rendered_preview", "thumbnail", "visual", "visual-jp2"})
 DISPLAY_ROLES = frozenset({"overview", "thumbnail", "visual"})
 """Assets to look at: never data unless asked for by their key."""
+
+MSI: Mapping[str, str] = {
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2",
+    "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
+}  # fmt: skip
+"""What Earth Search calls the bands of Sentinel-2, which others offer by their own names."""
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 """Of rasters whose asset states no media type."""
@@ -124,16 +131,24 @@ def data(item: pystac.Item) -> dict[str, Place]:
 
 
 def unknown(item: pystac.Item, name: str) -> UnknownBand:
-    """Make the error for a band that an item lacks; it lists those there are."""
-    there = []
+    """Make the error for a band that an item lacks; it lists those there are, and names those that may be meant."""
+    there, known = [], []
     for key, asset in item.assets.items():
         if _raster(asset):
             bands = stated_bands(item, asset)
             names = [band[field] for field in ("name", "common_name") for band in bands if band.get(field)]
+            known += [key, *map(str, names)]
             others = [str(name) for name in dict.fromkeys(names) if name != key]
             there.append(f"{key} ({', '.join(others)})" if others else key)
     listed = ", ".join(there or item.assets) or "no assets at all"
-    return UnknownBand(f"item {item.id!r} has no band {name!r}; there are: {listed}")
+    return UnknownBand(f"item {item.id!r} has no band {name!r}; there are: {listed}{_meant(item, name, known)}")
+
+
+def _meant(item: pystac.Item, name: str, known: Sequence[str]) -> str:
+    """Propose a band, also for one that the platform calls so."""
+    alike = MSI.get(name.upper(), "")
+    sentinel2 = str(item.properties.get("platform", "")).lower().startswith("sentinel-2")
+    return f"; did you mean {alike!r}?" if sentinel2 and alike in known else nearest(name, dict.fromkeys(known))
 
 
 def _named(item: pystac.Item, field: str, name: str) -> list[Place]:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 import shapely
 
 from geopipes.errors import ScoreError
+from geopipes.grids import crs_of
 from geopipes.maps.ground import Ground, placed
 from geopipes.maps.strips import Layer, Raster, opened, strips
+from geopipes.read.stated import named_crs
 from geopipes.scores.confusions import named_classes
 
 UNLIKE = 0.01
@@ -81,7 +83,7 @@ def stratified_sample(
         "stratum_pixels": np.array([pixels[value] for value in strata.tolist()], np.int64),
         "stratum_m2": np.array([areas[value] for value in strata.tolist()], float),
     }
-    frame = gpd.GeoDataFrame(columns, geometry=shapely.points(x, y), crs=layer.geobox.crs)
+    frame = gpd.GeoDataFrame(columns, geometry=shapely.points(x, y), crs=named_crs(crs_of(layer.geobox)).proj)
     if isinstance(classes, Mapping) and named is not None:
         frame.insert(1, "name", [named[value] for value in strata.tolist()])
     return frame

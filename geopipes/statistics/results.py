@@ -45,6 +45,15 @@ class Statistics:
     chain: Document | None = None
     plans: tuple[str, ...] = ()
 
+    def __eq__(self, other: object) -> bool:
+        """Say whether `save` would write the same."""
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        return self is other or digest(self._document()) == digest(other._document())
+
+    def __hash__(self) -> int:
+        return hash((*self.variables, self.chips, self.percentiles, self.plans))
+
     def __getitem__(self, name: str) -> Summary:
         """Give what is known of one variable."""
         if name not in self.variables:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -124,8 +125,8 @@ def check_names(
     Raises
     ------
     TensorError
-        for no tensor or no variable, a name that a sample keeps for itself, a dtype of a tensor that is not there, and
-        a column of a tensor's name
+        for no tensor or no variable, a name that a sample keeps for itself, a dtype that is not torch's or of a tensor
+        that is not there, and a column of a tensor's name
     """
     if not tensors:
         raise TensorError('tensor(): no tensor is named; write for example image=["red", "nir"]')
@@ -139,6 +140,9 @@ def check_names(
         )
     if isinstance(dtype, Mapping) and (unknown := sorted(dtype.keys() - tensors.keys())):
         raise TensorError(f"tensor(dtype=...): there is no tensor {unknown[0]!r}; the tensors are {', '.join(tensors)}")
+    for given in dtype.values() if isinstance(dtype, Mapping) else [dtype]:
+        if not isinstance(given, torch.dtype | None):
+            raise TensorError(f"tensor(dtype={given!r}): a dtype of torch is needed; write torch.{_named(given)}")
     names = [columns] if isinstance(columns, str) else list(columns)
     if clash := [name for name in names if name in taken | tensors.keys() | {"margin"}]:
         raise TensorError(
@@ -146,6 +150,15 @@ def check_names(
             "column in the plan, .assign(other=...)"
         )
     return names
+
+
+def _named(dtype: Any) -> str:
+    """Give torch's name of a dtype that is NumPy's, or text."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = ""
+    return name if isinstance(getattr(torch, name, None), torch.dtype) else "float32"
 
 
 def _check_one_date(name: str, *, dates: int) -> None:
