@@ -139,6 +139,10 @@ class ShiftedGrids(UserWarning):
     """Sources of one CRS and resolution whose pixels do not coincide; one of them gives the common grid."""
 
 
+class MixedScales(UserWarning):
+    """Items tell different scales or offsets of one band, and their pixels are mixed as they are stored."""
+
+
 class EmptyBatch(UserWarning):
     """All elements of a batch were refused; it is left out."""
 

@@ -261,6 +261,14 @@ def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path:
         assert [request.status for request in server.requests if request.method == "GET"] == [206, 503, 206]
 
 
+def test_a_pipe_reads_by_no_other_pipes_signature(land: Synthetic) -> None:
+    with object_server(folder(land), token_life=60) as server:
+        chips(plan(server.served(land.items), modifier=server.sign)[:2])
+        shared().forget()
+        with pytest.raises(ReadError, match="403"):
+            chips(plan(server.served(land.items))[:2])
+
+
 def test_a_busy_server_is_asked_once_how_long_to_wait(land: Synthetic) -> None:
     with object_server(folder(land), faults=[Fault("busy", times=None, retry_after=7)]) as server:
         for item in server.served(land.items)[:3]:

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 import geopipes as gp
 from geopipes import pixels
-from geopipes.errors import SourceError, StepError
+from geopipes.errors import MixedScales, SourceError, StepError
 from geopipes.read.scales import scale_of
 from geopipes.read.sources import Source
 from geopipes.testing import Synthetic
@@ -51,6 +51,14 @@ def by_zone(item: pystac.Item) -> None:
 
 def whole(pipe: gp.Pipe[xr.Dataset]) -> xr.Dataset:
     return next(iter(pipe)).load()
+
+
+def test_items_that_tell_different_offsets_are_not_mixed_in_silence(land: Synthetic) -> None:
+    options: dict[str, Any] = {"crs": "EPSG:32614", "resolution": 10}
+    with pytest.warns(MixedScales, match=r"'red' \('.*' 0\.0001 and -0\.1, '.*' 0\.0001 and 0\).*rescale=True"):
+        len(told(land, by_zone).stack(BANDS, **options).chip(32))
+    len(told(land, by_zone).stack(BANDS, rescale=True, **options).chip(32))
+    len(told(land, stating(1e-4, -0.1)).stack(BANDS, **options).chip(32))
 
 
 def test_numbers_are_those_of_scale(land: Synthetic) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pystac
 
-from geopipes.errors import SourceError
+from geopipes.errors import MixedScales, SourceError
 from geopipes.kinds import is_categorical
 from geopipes.read.facts import classified
 from geopipes.read.headers import Band
@@ -66,8 +68,14 @@ def rescaled(bands: Sequence[Band], items: Sequence[pystac.Item], rescale: Resca
     ------
     SourceError
         where an item contradicts itself, or only some items tell the scale of a band, or none of any
+
+    Warns
+    -----
+    MixedScales
+        where nothing is to be rescaled, and items tell different scales
     """
     if rescale is False:
+        _warn_of_mixed(bands, items)
         return list(bands)
     if not callable(rescale) and rescale not in (True, "flag", "bands", "baseline"):
         raise SourceError(
@@ -91,6 +99,25 @@ def rescaled(bands: Sequence[Band], items: Sequence[pystac.Item], rescale: Resca
             "write .scale([...], factor=..., offset=...) as the product's documentation states them"
         )
     return done
+
+
+def _warn_of_mixed(bands: Sequence[Band], items: Sequence[pystac.Item]) -> None:
+    """Say where items are mixed that tell different scales; those that contradict themselves tell none."""
+    for band in bands:
+        told: dict[Scale, str] = {}
+        for item, source in zip(items, band.sources, strict=True):
+            with suppress(SourceError):
+                if (scale := scale_of(item, source, True)) is not None:
+                    told.setdefault(scale, item.id)
+        if len(told) > 1:
+            words = ", ".join(f"{item!r} {scale:g} and {offset:g}" for (scale, offset), item in [*told.items()][:3])
+            warnings.warn(
+                f"stack: items tell different scales and offsets of {band.name!r} ({words}), and their pixels mixed "
+                "as they are stored; write stack(rescale=True) for physical numbers",
+                MixedScales,
+                stacklevel=2,
+            )
+            return
 
 
 def scale_of(item: pystac.Item, source: Source, rescale: Rescale) -> Scale | None:

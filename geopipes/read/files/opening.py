@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
@@ -47,7 +47,7 @@ assuming: ContextVar[Callable[[Source], File] | None] = ContextVar("assuming", d
 """What stands for open files, where somebody asks what would be read; None where it is read."""
 
 _lock = threading.Lock()
-_entries: OrderedDict[tuple[str, str, str], _Entry] = OrderedDict()
+_entries: OrderedDict[tuple[Hashable, ...], _Entry] = OrderedDict()
 
 
 def opened(source: Source) -> File:
@@ -91,7 +91,7 @@ def at_hand(source: Source) -> bool:
     """Say whether opening a source takes no request to a store: it is local, open, or its header is kept."""
     location = located(source.href)
     with _lock:
-        entry = _entries.get((source.href, source.item, source.asset))
+        entry = _entries.get(_key(source))
     return location is None or (entry is not None and entry.file is not None) or known(location)
 
 
@@ -129,8 +129,14 @@ def local_path(href: str) -> str:
     return href.removeprefix("file://")
 
 
+def _key(source: Source) -> tuple[Hashable, ...]:
+    """Name a file, and who signs for it: nobody reads by the signature of another pipe's modifier."""
+    signs = source.modifier if isinstance(source.modifier, Hashable) else id(source.modifier)
+    return source.href, source.item, source.asset, signs
+
+
 def _entry(source: Source) -> _Entry:
-    key = source.href, source.item, source.asset
+    key = _key(source)
     with _lock:
         entry = _entries.get(key) or _entries.setdefault(key, _Entry())
         _entries.move_to_end(key)
