@@ -41,7 +41,7 @@ def explain(
     asked for: one of each kind is looked at, and the others are taken to be stored alike. Scenes of one date that
     overlap are counted in full, though a pixel that is valid in the first is not read from the next. Requests to stores
     are counted as if each were answered at once: where several wait, neighbours go together, and a third of the
-    requests or so is saved, as chance has it. What ``read(disk=...)`` has kept already is counted too.
+    requests or more is saved, as chance has it. What ``read(disk=...)`` holds already is counted as if it were fetched.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def _needs(seen: Seen, chips: int) -> Needs:
 def _memory(source: Reading, seen: Seen, batch: Batch | None, *, far: bool) -> Memory:
     chip = _size(source.windows[0])
     in_flight = IN_FLIGHT * source.threads + (batch.n if batch else 0)
-    ahead = source.cache // AHEAD if far else 0
+    ahead = min(source.cache // AHEAD, _needs(seen, len(source.windows)).fetched) if far else 0
     held = source.cache if seen.chips < len(source.windows) else min(seen.held, source.cache)
     return Memory(tiles=held, fetched=ahead, chips=chip * in_flight, batch=chip * batch.n if batch else 0)
 
