@@ -22,6 +22,7 @@ from geopipes.read.failures import signed_href
 from geopipes.read.files import named
 from geopipes.read.placing import placement
 from geopipes.read.sources import Source, Variable
+from geopipes.read.stores.locations import local_path
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def single_band(source: Source, href: str, band: int, dtype: np.dtype[Any]) -> s
         f'<VRTRasterBand dataType="{dtype.name.capitalize()}" band="1">'
         f"<Description>{escape(named(source))}</Description><NoDataValue>nan</NoDataValue>"
         # The path as rasterio gives it to GDAL: of a plain https:// GDAL would download the whole file.
-        f'<ComplexSource><SourceFilename shared="0">{escape(_parse_path(href).as_vsi())}</SourceFilename>'
+        f'<ComplexSource><SourceFilename shared="0">{escape(_parse_path(local_path(href)).as_vsi())}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand><SrcRect {extent}/><DstRect {extent}/>"
         f"{scaled}{nodata}<UseMaskBand>true</UseMaskBand></ComplexSource></VRTRasterBand></VRTDataset>"
     )
