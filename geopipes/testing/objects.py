@@ -153,8 +153,11 @@ def _elsewhere(options: dict[str, Any]) -> Iterator[_Asked]:
         try:
             yield ask
         finally:
-            with suppress(BrokenPipeError):  # it is dead
-                _say(written, END)  # the end of the pipe ends it too, but a fork of this process may have that open
+            # The end of the pipe ends it too, but a fork of this process may have that open.
+            with suppress(BrokenPipeError):  # it is dead, as after Ctrl-C
+                _say(written, END)
+            with suppress(BrokenPipeError):
+                written.close()
 
 
 def _begun(options: dict[str, Any]) -> Answers:

@@ -28,6 +28,7 @@ NO_CREDENTIALS = ("169.254.169.254", "metadata.google", "NoCredentials", "Missin
 """What stands in errors of a store that has looked everywhere for credentials."""
 
 MARK = '; write %23 for a "#" in a name: what stands behind it is not asked for'
+"""Of a URL that has a fragment."""
 
 CHANGED = "the object is another one than when its header was read"
 """Read again, it is opened anew."""
