@@ -360,6 +360,16 @@ def test_hrefs_are_signed_whatever_the_signature_holds(load: Load, tmp_path: Pat
     assert load(stack(SMALL, variable([[signed]]))).red.compute().all()
 
 
+@pytest.mark.parametrize("load", ENGINES)
+def test_a_modifier_that_fails_is_a_read_that_failed(load: Load, tmp_path: Path) -> None:
+    def sign(item: pystac.Item) -> None:
+        raise KeyError("sas")
+
+    source = dataclasses.replace(written(tmp_path / "red.tif", np.ones((60, 70), "uint8"), SMALL), modifier=sign)
+    with pytest.raises(ReadError, match=r"asset 'data' \(.*the modifier failed with KeyError"):
+        load(stack(SMALL, variable([[source]])))
+
+
 def test_a_url_is_read_in_ranges_not_downloaded_whole(tmp_path: Path) -> None:
     source = written(tmp_path / "red.tif", np.ones((60, 70), "uint8"), SMALL)
     inline = single_band(source, "https://example.com/red.tif?a=1&b=2", 1, np.dtype("float32"))

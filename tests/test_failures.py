@@ -23,6 +23,7 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
+from forgetting import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -30,13 +31,14 @@ from torch.utils.data import DataLoader
 
 import geopipes as gp
 from geopipes.errors import ChipError, LedgerError, ReadError, StepError
-from geopipes.read import failures
+from geopipes.read import failures, reason
 from geopipes.read.failures import Failure, Policy, Signature, asking, classified, persist, trying
 from geopipes.read.failures.asking import Asking
 from geopipes.read.failures.policies import LONGEST_WAIT
 from geopipes.read.failures.trying import wait
 from geopipes.read.files import close_files
 from geopipes.read.headers import Asset
+from geopipes.read.hrefs import unsigned_within
 from geopipes.read.sources import Source, Variable
 from geopipes.read.tiles import shared
 from geopipes.read.windows import read_variable
@@ -326,16 +328,74 @@ def test_who_cannot_be_asked_for_a_token_is_tried_again(waits: list[float]) -> N
     assert len(waits) == 2
     errors.append(Answered(403))
     other = Signature(asset(1, modifier))
-    with pytest.raises(ReadError, match="its href could not be signed: Answered: no"):
+    with pytest.raises(ReadError, match="its href could not be signed, as the modifier failed with Answered: no"):
         persist(lambda: other.href, other, what="it", errors=(OSError,))
 
 
-def test_a_mistake_in_a_modifier_is_no_read_that_failed() -> None:
-    def modifier(item: pystac.Item) -> None:
-        raise KeyError("sas")
+def forgetful(item: pystac.Item) -> None:
+    raise KeyError("sas")
 
-    with pytest.raises(KeyError):
-        tried(Store([]), modifier=modifier)
+
+def test_a_mistake_in_a_modifier_is_a_read_that_failed(land: Synthetic) -> None:
+    with pytest.raises(ReadError, match=r"the modifier failed with KeyError: 'sas' \(auth; tried once\)") as caught:
+        tried(Store([]), modifier=forgetful)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert isinstance(caught.value.__cause__.__cause__, KeyError)
+    chips = gp.items(land.items, modifier=forgetful).stack(["red"], crs="utm", resolution=10).chip(64)
+    name = land.items[0].id
+    with pytest.raises(ReadError, match=rf"item '{name}', asset 'red' .*: its href could not be signed"):
+        list(chips.read())
+    ledger = gp.Ledger()
+    assert list(chips.read(on_error="skip", ledger=ledger)) == []
+    assert ledger.counts.skipped == len(chips)
+    assert {*ledger.table()["kind"]} == {"auth"}
+
+
+def test_a_modifier_that_fails_when_it_is_asked_anew_is_a_read_that_failed(waits: list[float]) -> None:
+    answers: list[Any] = ["?token=1", Answered(503), KeyError("sas")]
+
+    def modifier(item: pystac.Item) -> None:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        item.assets["red"].href += answer
+
+    with pytest.raises(ReadError, match=r"the modifier failed with KeyError: 'sas' \(auth; tried 2 times\)"):
+        tried(Store([Told("auth")]), modifier=modifier)
+    assert answers == []
+
+
+def test_signatures_of_items_that_come_signed_are_shown_nowhere(land: Synthetic) -> None:
+    items = [item.clone() for item in land.items]
+    with object_server(root(land), faults=[Fault("forbidden", times=None)]) as server:
+        items = server.served(items)
+        for item in items:
+            for asset in item.assets.values():
+                asset.href += "?sv=2024&sp=r&sig=SECRET%3D"
+        stack = gp.items(items).stack(["red"], crs="utm", resolution=10)
+        ledger = gp.Ledger()
+        assert list(stack.chip(64).read(on_error="skip", ledger=ledger)) == []
+        with pytest.raises(ReadError) as caught:
+            list(stack.chip(64).read())
+        forget()
+        with pytest.raises(ReadError) as header:
+            gp.rasters(items[0].assets["red"].href).stack(["b1"], resolution=10).chip(64)[0]
+        with pytest.raises(ReadError) as asked:
+            reason(items[0].assets["red"].href)
+    table = ledger.table()
+    assert table["href"].str.endswith("red.tif").all()
+    shown = [*map(str, (caught.value, header.value, asked.value)), *table["message"], *table["href"], *table["item"]]
+    assert not [text for text in shown if "SECRET" in text or "sv=" in text]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("(https://a.b/c.tif?sig=x%3D&se=1): no", "(https://a.b/c.tif): no"),
+    ("https://a.b/c.tif?sig=x: no", "https://a.b/c.tif: no"),
+    ("'/vsicurl/https://a.b/c.tif?id=7&token=x#2' no", "'/vsicurl/https://a.b/c.tif?id=7#2' no"),
+    ("https://a.b/c.tif?id=7, really? yes", "https://a.b/c.tif?id=7, really? yes"),
+])  # fmt: skip
+def test_signatures_are_taken_out_of_texts(text: str, expected: str) -> None:
+    assert unsigned_within(text) == expected
 
 
 # Over a network.

@@ -168,6 +168,20 @@ def test_formats_are_read_as_from_the_disk(tmp_path: Path, options: dict[str, An
         assert reason(href) == reason(str(path)) or reason(href).startswith("gdal: ")
 
 
+@pytest.mark.parametrize(("name", "options"), [
+    ("a.jp2", {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}), ("a b#.png", {"driver": "PNG"}),
+    ("a.img", {"driver": "HFA"}),
+])  # fmt: skip
+def test_what_is_no_tiff_is_read_by_gdal(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    path = written(tmp_path / name, noise(1, 150), **options)
+    near = chips(gp.rasters(path, bands=["b1"]).stack(["b1"], resolution=10).chip(64))
+    np.testing.assert_array_equal(near[0]["b1"].values.squeeze(), noise(1, 150)[0, :64, :64])
+    with object_server(tmp_path, process=True) as server:  # GDAL asks for sidecars with the GIL held
+        for href in (server.href(name), f"/vsicurl/{server.href(name)}"):
+            same(chips(gp.rasters(href, bands=["b1"]).stack(["b1"], resolution=10).chip(64)), near)
+            assert reason(href) == f"gdal: the file is {options['driver']}, not GeoTIFF"
+
+
 def test_directories_at_the_end_of_a_file_are_found(tmp_path: Path) -> None:
     options = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
     path = written(tmp_path / "end.tif", noise(1, 1500), **options)
@@ -214,12 +228,20 @@ def test_a_missing_file_says_so(server: ObjectServer) -> None:
     assert caught.value.__cause__.kind == "missing"
 
 
+def test_a_mark_that_ends_a_url_is_told_of(tmp_path: Path) -> None:
+    written(tmp_path / "a#b.tif", noise(1, 64), **TILED)
+    with object_server(tmp_path) as server:
+        assert reason(server.href("a#b.tif")).startswith("cog: ")
+        with pytest.raises(ReadError, match='404 Not Found; write %23 for a "#" in a name'):
+            file_header(f"{server.url}/a#b.tif")
+
+
 def test_signatures_are_used_and_never_shown(land: Synthetic) -> None:
     with object_server(folder(land), token_life=60) as server:
         far = plan(server.served(land.items), modifier=server.sign)
         same(chips(far), chips(plan(land.items)))
         forget()
-        with pytest.raises(ReadError, match="403 Forbidden: sign the items") as caught:
+        with pytest.raises(ReadError, match="403 Forbidden: its URL is not signed: have modifier=") as caught:
             chips(plan(server.served(land.items)))
         assert "token" not in str(caught.value)
         href = f"{server.served(land.items)[0].assets['red'].href}?token=SECRET"

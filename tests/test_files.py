@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy
 
+import geopipes as gp
 from geopipes.errors import NotGeoreferenced, ReadError, SourceError
 from geopipes.read.files import Array, bycog, bygdal, close_files, opened, opening, reason, stamp
 from geopipes.read.files.bygdal import DIVIDED, GROUPED, LARGEST, SMALLEST, tile_of
@@ -269,6 +270,17 @@ def test_file_urls_are_local(tmp_path: Path) -> None:
     assert len(stamp(source)) > 1
     assert reason(source) == "cog: tiled, deflate, predictor 1, uint16, band-interleaved"
     np.testing.assert_array_equal(whole(source), pixels_of())
+
+
+@pytest.mark.parametrize("name", ["a b#c.tif", "a%20b.tif", "100%.tif"])
+def test_file_urls_are_quoted_or_not(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, pixels_of())
+    for href in (path.as_uri(), f"file://{path}", path.as_uri().replace("file://", "file://localhost")):
+        found = replace(source_of(path), href=href)
+        assert len(stamp(found)) > 1
+        np.testing.assert_array_equal(whole(found), pixels_of())
+        cube = gp.rasters(href).stack(["b1"], resolution=10, engine="odc").chip(64)[0]
+        np.testing.assert_array_equal(cube.load()["b1"].values.squeeze(), pixels_of()[0, :64, :64])
 
 
 # ---------------------------------------------------------------------------------------- what cannot be read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -70,11 +71,15 @@ def test_map_filter_take_batch_and_pipe() -> None:
 
 def test_what_a_filter_refuses_leaves_a_hole_and_shifts_no_batch() -> None:
     numbers = gp.Pipe(list(range(10)))
-    with pytest.warns(EmptyBatch, match="batch 3: all 1 elements were refused"):
+    with pytest.warns(EmptyBatch, match="all elements of a batch were refused"):
         assert list(numbers.filter(is_even).batch(3)) == [[0, 2], [4], [6, 8]]
-    with pytest.warns(EmptyBatch, match="batch [01]: all 3 elements were refused, by filter .*; it is left out"):
+    with pytest.warns(EmptyBatch, match="all elements of a batch were refused, by filter .*; it is left out"):
         assert list(numbers.filter(lambda n: n > 5).batch(3)) == [[6, 7, 8], [9]]
     assert len(numbers.filter(is_even)) == 10  # the planned length
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        assert list(numbers.filter(lambda n: n > 8).batch(2)) == [[9]]
+    assert len(seen) == 1  # of four batches
 
 
 def test_none_is_an_element() -> None:

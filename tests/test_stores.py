@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pystac
 import pytest
+import rasterio
 import xarray as xr
+from affine import Affine
 from forgetting import forget
 
 import geopipes as gp
 from geopipes.errors import ReadError, SourceError
 from geopipes.read import reason
-from geopipes.read.stores import StoreError, head, located, options
+from geopipes.read.stores import StoreError, faults, head, located, options
 from geopipes.read.stores.clients import slot
 from geopipes.read.stores.gdal import gdal_name, open_raster
 from geopipes.testing import Synthetic
@@ -137,15 +139,51 @@ def test_a_bucket_is_read_with_keys_told_and_of_the_environment(
 ])  # fmt: skip
 def test_who_may_not_read_is_told_what_to_write(land: Synthetic, bucket: Bucket, who: dict[str, Any]) -> None:
     items = bucket.items(land)
+    way = "credentials=" if "anonymous" in who else "anonymous=True"
     with bucket.guarded():
         told(bucket, **who)
-        with pytest.raises(ReadError, match=r's3://scenes answered 403 .*gp\.storage\("s3://scenes", credentials='):
+        with pytest.raises(ReadError, match=rf's3://scenes answered 403 .*gp\.storage\("s3://scenes", {way}'):
             chips(items)
         location = located(items[0].assets["red"].href)
         assert location is not None
         with pytest.raises(StoreError) as refused:
             head(location)
         assert refused.value.kind == "auth"
+
+
+def test_advice_that_was_followed_is_not_given_again(land: Synthetic, bucket: Bucket) -> None:
+    items = bucket.items(land)
+    with bucket.guarded():
+        told(bucket, anonymous=True, requester_pays=True)
+        with pytest.raises(ReadError, match="anonymous and requester_pays of gp") as caught:
+            chips(items)
+    assert "=True" not in str(caught.value)
+    location = located("https://h.org/a.tif")
+    assert location is not None
+    assert "write gp.storage" in faults._who(location, options.Options())
+    assert "write gp.storage" not in faults._who(location, options.Options(headers={"a": "b"}))
+    location = located("gs://b/a.tif")
+    assert location is not None
+    assert "requester_pays" not in faults._who(location, options.Options())
+
+
+def test_jpeg_2000_is_read_by_gdal(bucket: Bucket, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 60_000, (1, 150, 150), dtype="uint16")
+    profile = {"driver": "JP2OpenJPEG", "count": 1, "height": 150, "width": 150, "dtype": "uint16"}
+    profile |= {
+        "crs": "EPSG:32633",
+        "transform": Affine(10, 0, 5e5, 0, -10, 5e6),
+        "QUALITY": "100",
+        "REVERSIBLE": "YES",
+    }
+    with rasterio.open(tmp_path / "a.jp2", "w", **profile) as file:
+        file.write(pixels)
+    bucket.client.put_object(Bucket="scenes", Key="a.jp2", Body=(tmp_path / "a.jp2").read_bytes())
+    told(bucket, credentials=KEYS)
+    for href in ("s3://scenes/a.jp2", "/vsis3/scenes/a.jp2"):
+        whole = gp.rasters(href).stack(["b1"], resolution=10).chip(150)[0].load()
+        np.testing.assert_array_equal(whole["b1"].values.squeeze(), pixels[0])
+        assert reason(href) == "gdal: the file is JP2OpenJPEG, not GeoTIFF"
 
 
 def test_a_public_bucket_is_read_by_anyone(land: Synthetic, bucket: Bucket) -> None:
@@ -278,11 +316,17 @@ def test_azure_accounts_stand_in_hrefs_or_options() -> None:
     assert (location.account, location.path) == ("account", "a.tif")
 
 
-@pytest.mark.parametrize("href", ["scene.tif", "/data/scene.tif", "file:///data/a.tif", "/vsizip//vsicurl/http://h/a.zip/b",
+@pytest.mark.parametrize("href", ["scene.tif", "/data/scene.tif", "/vsizip//vsicurl/http://h/a.zip/b",
                                   "s3://bucket", "s3://bucket/a//b.tif", "zip+https://h.org/a.zip!b.tif"])  # fmt: skip
 def test_other_hrefs_lead_to_none(href: str) -> None:
     assert located(href) is None
     assert gdal_name(href) == href
+
+
+def test_file_urls_lead_to_paths() -> None:
+    assert located("file:///data/a.tif") is None
+    for rest in ("/data/a%20b.tif", "localhost/data/a b.tif", "/data/a b.tif"):
+        assert gdal_name(f"file://{rest}") == "/data/a b.tif"
 
 
 @pytest.mark.parametrize(("prefix", "given", "message"), [
@@ -290,16 +334,21 @@ def test_other_hrefs_lead_to_none(href: str) -> None:
     ("s3://b", {"requests": 0}, "at least one request"),
     ("https://h.org", {"anonymous": True}, "a plain web server takes headers"),
     ("gs://b", {"region": "eu"}, "requester_pays and region are of S3"),
+    ("s3://b", {"credentials": ("a", "b")}, r"found is tuple, needed is a dict by the names of .*AWS_ACCESS_KEY_ID"),
+    ("s3://b", {"credentials": {"AWS_ACCESS_KEY": "x"}}, "'AWS_ACCESS_KEY' is no name .* write 'AWS_ACCESS_KEY_ID'"),
+    ("az://b", {"credentials": {"AZURE_SAS_TOKEN": "x"}}, "write 'AZURE_STORAGE_SAS_TOKEN'"),
+    ("gs://b", {"credentials": {"nothing": "x"}}, "write 'GOOGLE_SERVICE_ACCOUNT'"),
+    ("s3://b", {"credentials": {"AWS_SESSION_TOKEN": None}}, "'AWS_SESSION_TOKEN' is NoneType, needed is a text"),
 ])  # fmt: skip
 def test_options_that_do_not_fit_are_refused(prefix: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         gp.storage(prefix, **given)
 
 
-def test_a_name_that_no_store_knows_is_refused() -> None:
-    gp.storage("s3://b", credentials={"AWS_ACCES_KEY": "x"}, region="us-east-1")
-    with pytest.raises(SourceError, match=r"storage\('s3://b', credentials=...\).*aws_acces_key"):
-        head(located("s3://b/a.tif"))  # type: ignore[arg-type]
+def test_names_that_are_proposed_are_known() -> None:
+    for kind, names in options.KNOWN.items():
+        gp.storage(f"{kind}://b", credentials=dict.fromkeys(names, "x"))
+    assert len(options.told()) == 3
 
 
 def test_the_longest_prefix_counts_and_nothing_forgets() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 import time
 from collections import Counter
@@ -152,6 +154,28 @@ def test_nothing_is_left_of_a_server_that_was_closed(folder: Path) -> None:
     assert threading.active_count() == before
     with pytest.raises(requests.exceptions.ConnectionError):
         requests.get(url, timeout=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_ends_while_a_fork_has_its_pipe_open(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with object_server(folder, process=True) as server:
+        url = server.href("a/b.tif")
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        with pytest.raises(requests.exceptions.ConnectionError):
+            requests.get(url, timeout=1)
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+    assert capfd.readouterr().err == ""  # no warning of how it was begun
+
+
+def test_names_are_quoted(folder: Path) -> None:
+    (folder / "a" / "ä #1?.tif").write_bytes(CONTENT)
+    with object_server(folder) as server:
+        assert requests.get(server.href("a/ä #1?.tif"), timeout=2).content == CONTENT
 
 
 def test_bad_faults_and_folders_are_refused(folder: Path) -> None:

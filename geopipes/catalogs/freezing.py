@@ -35,6 +35,7 @@ def freeze(
 
     What is given is always read from the file, so that the first run and every later one see the same.
     The file appears whole or not at all: it is written beside its place, read back, compared and moved.
+    ``gp.items(path)`` opens it without the search.
 
     Parameters
     ----------

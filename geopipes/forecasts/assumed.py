@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from geopipes.read.files import File, assuming, at_hand, opened
-from geopipes.read.files.opening import local_path
 from geopipes.read.planes import Planes
 from geopipes.read.sources import Source
+from geopipes.read.stores.locations import local_path
 
 COMPRESSED = 0.5
 """Stored bytes for one byte of pixels, where nothing is known of the file: deflate makes 0.3 to 0.8 of them."""

@@ -15,11 +15,11 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from geopipes.catalogs import Scenes
-from geopipes.errors import CatalogError, SourceError, UnknownBand
+from geopipes.errors import CatalogError, ReadError, SourceError, UnknownBand
 from geopipes.labels.features import check_shapes
 from geopipes.labels.rowgroups import footer, row_groups, stated_crs
 from geopipes.labels.sources import IndexedFile, Loaded, Several, Vectors
-from geopipes.read.failures import signed_href
+from geopipes.read.failures import SigningError, signed_href
 
 if TYPE_CHECKING:
     import pystac
@@ -136,7 +136,10 @@ def _of_items(scenes: Scenes, columns: Sequence[str], layer: str | None) -> Vect
     for item in scenes:
         key = label_asset(item)
         href = item.assets[key].get_absolute_href() or item.assets[key].href
-        signed = signed_href(href, item=item.id, collection=item.collection_id, asset=key, modifier=scenes.modifier)
+        try:
+            signed = signed_href(href, item=item.id, collection=item.collection_id, asset=key, modifier=scenes.modifier)
+        except SigningError as error:
+            raise ReadError(f"item {item.id!r}, asset {key!r}: {error}") from error
         parts.append(opened(signed, columns, layer=layer))
     odd = [part for part in parts if part.crs != parts[0].crs]
     if odd:

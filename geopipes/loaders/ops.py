@@ -136,14 +136,16 @@ class Batch:
         there = [element for element in members if element is not HOLE]
         if there:
             return collated(there)
-        text = f"batch {group}: all {len(members)} elements were refused, by filter or as reads that failed"
+        why = "refused, by filter or as reads that failed"
         if ranks > 1:
             raise StepError(
-                f"{text}; this rank has nothing for a step that {ranks} ranks take together. Choose chips before they "
-                "are read, plan.measure(...).query(...), or use larger batches"
+                f"batch {group}: all {len(members)} elements were {why}; this rank has nothing for a step that {ranks} "
+                "ranks take together. Choose chips before they are read, plan.measure(...).query(...), or use larger "
+                "batches"
             )
         if self.n > 1:  # of one, a filter says it
-            warnings.warn(EmptyBatch(f"{text}; it is left out"), stacklevel=2)
+            # Without its number, so that Python shows it once for a run.
+            warnings.warn(EmptyBatch(f"all elements of a batch were {why}; it is left out"), stacklevel=2)
         return HOLE
 
     def length(self, length: int) -> int:

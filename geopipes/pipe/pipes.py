@@ -197,7 +197,10 @@ class Pipe(CubeChain[T], LabelChain[T], PixelChain[T], SeriesChain[T], MapChain[
     # Items.
 
     def freeze(self: Pipe[pystac.Item], path: str | os.PathLike[str]) -> Pipe[pystac.Item]:
-        """Keep what was found in a file, and replay it from there: see `geopipes.catalogs.freeze`."""
+        """Keep what was found in a file, and replay it from there: see `geopipes.catalogs.freeze`.
+
+        ``gp.items(path)`` opens the file without the search.
+        """
         text = steps.call("freeze", path)
         self._need("items", text)
         if self._modifier is SEVERAL:

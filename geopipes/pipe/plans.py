@@ -346,8 +346,9 @@ class Plan(Pipe[T]):
             nothing is made up. A joined variable becomes NaN or its nodata; one of integers without nodata has no
             value for that, and its chip is skipped. ``"skip"`` leaves the chip out, as a filter does: a hole in its
             batch
-        retries : how often a read is tried again that failed for a passing reason; a file that fails in all of them is
-            asked once for each chip in the five minutes that follow
+        retries : how often a read is tried again that failed for a passing reason, after waits that double, or as long
+            as the server asks for; a web server that is busy is asked that by a HEAD, once a second at most. A file
+            that fails in all of them is asked once for each chip in the five minutes that follow
         timeout : seconds that one request over a network may take
         ledger : where each failure stands, and how many chips were delivered, masked, filtered and skipped: a
             `gp.Ledger`, or the path of one's file. Needed where reads are masked or skipped

@@ -23,11 +23,12 @@ def reason(href: str) -> str:
 
     from geopipes.read import files
     from geopipes.read.headers import file_header
+    from geopipes.read.hrefs import unsigned
     from geopipes.read.sources import Source
 
     header = file_header(href)
     source = Source(
         href=href, bands=(1,), geobox=header.geobox, dtype=header.dtypes[0], nodata=header.nodata[0],
-        item=href, collection=None, asset="raster", time=np.datetime64("NaT", "ns"),
+        item=unsigned(href), collection=None, asset="raster", time=np.datetime64("NaT", "ns"),
     )  # fmt: skip
     return files.reason(source)

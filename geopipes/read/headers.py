@@ -20,6 +20,7 @@ from geopipes.read.bands import Bands, Place, unknown, wanted
 from geopipes.read.facts import facts
 from geopipes.read.failures import Signature, persist
 from geopipes.read.gdal import GDAL_ERRORS, cause
+from geopipes.read.hrefs import unsigned
 from geopipes.read.sources import Modifier, Source
 from geopipes.read.stated import DTYPES, Header, named_crs, stated_bands, stated_header
 from geopipes.read.stores.gdal import forget, open_header
@@ -128,15 +129,16 @@ def file_header(href: str | Asset) -> Header:
         it holds no bands (subdatasets, a vector file)
     """
     asset = Asset(href) if isinstance(href, str) else href
-    signature, what = Signature(asset), f"{asset.href}: the header could not be read"
+    name = unsigned(asset.href)
+    signature, what = Signature(asset), f"{name}: the header could not be read"
 
     def work() -> Header:
-        return _file_header(signature.href, asset.href)
+        return _file_header(signature.href, name)
 
     try:
         return persist(work, signature, what=what, errors=(OSError, *GDAL_ERRORS), text=cause, mend=forget)
     except NotGeoreferencedWarning as error:  # rasterio's, where warnings are errors
-        raise _not_georeferenced(asset.href, NOTHING) from error
+        raise _not_georeferenced(name, NOTHING) from error
 
 
 def _file_header(href: str, name: str) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature"}
@@ -19,6 +20,9 @@ AROUND = {
 AROUND_OF = ("x-amz-", "x-goog-")
 """How the parameters begin that S3 and Google sign with."""
 
+URL = re.compile(r"""[^\s'"<>()?#]+\?[^\s'"<>()#]*[^\s'"<>()#:;,.]""")
+"""A URL with parameters in a text, without the mark that ends a part of the sentence."""
+
 
 def unsigned(href: str) -> str:
     """Give a URL without the parameters that sign it; those that say which file it is stay."""
@@ -31,6 +35,11 @@ def unsigned(href: str) -> str:
         return href
     left = [(key, value) for key, value in given if not _signs(key.lower(), signed)]
     return href.partition("?")[0] + (f"?{urlencode(left)}" if left else "")
+
+
+def unsigned_within(text: str) -> str:
+    """Give a text with its URLs unsigned."""
+    return URL.sub(lambda found: unsigned(found[0]), text)
 
 
 def _signs(key: str, signed: bool) -> bool:

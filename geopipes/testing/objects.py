@@ -7,16 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.parse import quote
 
 import pystac
 
 from geopipes.errors import CatalogError
 from geopipes.testing.answers import Answers, Request
 from geopipes.testing.faults import Fault
+
+END = "end"
+"""The command that ends a server in a process of its own."""
 
 
 class _Asked(Protocol):
@@ -38,8 +42,8 @@ class ObjectServer:
         self.url = f"http://127.0.0.1:{ask('port')}"
 
     def href(self, path: str) -> str:
-        """Give the URL of a file, by its path below the folder."""
-        return f"{self.url}/{path}"
+        """Give the URL of a file, by its path below the folder, quoted."""
+        return f"{self.url}/{quote(path)}"
 
     def served(self, items: Iterable[pystac.Item]) -> list[pystac.Item]:
         """Give copies of items whose files lie in the folder, with their URLs as hrefs."""
@@ -135,7 +139,7 @@ def _here(options: dict[str, Any]) -> Iterator[_Asked]:
 
 @contextmanager
 def _elsewhere(options: dict[str, Any]) -> Iterator[_Asked]:
-    command = [sys.executable, "-m", "geopipes.testing.objects"]
+    command = [sys.executable, "-c", "from geopipes.testing import objects; objects._main()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -149,7 +153,11 @@ def _elsewhere(options: dict[str, Any]) -> Iterator[_Asked]:
         try:
             yield ask
         finally:
-            written.close()  # which ends it, as the end of this process does
+            # The end of the pipe ends it too, but a fork of this process may have that open.
+            with suppress(BrokenPipeError):  # it is dead, as after Ctrl-C
+                _say(written, END)
+            with suppress(BrokenPipeError):
+                written.close()
 
 
 def _begun(options: dict[str, Any]) -> Answers:
@@ -181,13 +189,11 @@ def _say(stream: IO[str], value: Any) -> None:
 
 
 def _main() -> None:
-    """Serve until nobody asks any more."""
+    """Serve until told to end, or until nobody is left who could ask."""
     answers = _begun(json.loads(sys.stdin.readline()))
     ask = _commands(answers)
     for line in sys.stdin:
-        _say(sys.stdout, ask(*json.loads(line)))
+        if (command := json.loads(line)) == END:
+            break
+        _say(sys.stdout, ask(*command))
     answers.close()
-
-
-if __name__ == "__main__":
-    _main()

@@ -18,10 +18,11 @@ from rasterio._path import _parse_path
 from rasterio.errors import RasterioError
 
 from geopipes.errors import ReadError, SourceError
-from geopipes.read.failures import signed_href
+from geopipes.read.failures import Signature, SigningError
 from geopipes.read.files import named
 from geopipes.read.placing import placement
 from geopipes.read.sources import Source, Variable
+from geopipes.read.stores.locations import local_path
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,21 @@ class Layer:
 
 
 def layers(variable: Variable, grid: GeoBox) -> Iterator[Layer]:
-    """Describe the sources that may touch the grid: step by step, the first choice first, hrefs signed."""
+    """Describe the sources that may touch the grid: step by step, the first choice first, hrefs signed.
+
+    Raises
+    ------
+    ReadError : a modifier failed
+    """
     dtype = carrier(variable)
     for step, sources in enumerate(variable.sources):
         for source in sources:
             bounds = bounds_within(grid, source.geobox)
             if bounds is not None:
-                href = signed_href(
-                    source.href,
-                    item=source.item,
-                    collection=source.collection,
-                    asset=source.asset,
-                    modifier=source.modifier,
-                )
+                try:
+                    href = Signature(source).href
+                except SigningError as error:
+                    raise ReadError(f"{named(source)}: {error}") from error
                 rasters = tuple(single_band(source, href, band, dtype) for band in source.bands)
                 yield Layer(step, rasters, bounds)
 
@@ -118,7 +121,7 @@ def single_band(source: Source, href: str, band: int, dtype: np.dtype[Any]) -> s
         f'<VRTRasterBand dataType="{dtype.name.capitalize()}" band="1">'
         f"<Description>{escape(named(source))}</Description><NoDataValue>nan</NoDataValue>"
         # The path as rasterio gives it to GDAL: of a plain https:// GDAL would download the whole file.
-        f'<ComplexSource><SourceFilename shared="0">{escape(_parse_path(href).as_vsi())}</SourceFilename>'
+        f'<ComplexSource><SourceFilename shared="0">{escape(_parse_path(local_path(href)).as_vsi())}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand><SrcRect {extent}/><DstRect {extent}/>"
         f"{scaled}{nodata}<UseMaskBand>true</UseMaskBand></ComplexSource></VRTRasterBand></VRTDataset>"
     )

@@ -45,7 +45,8 @@ class Ledger:
     need a path each.
 
     Runs add up: a chip that is delivered twice, in two epochs or as a run began behind its last state, counts twice.
-    What a DataLoader has taken ahead counts as delivered.
+    What a DataLoader has taken ahead counts as delivered. Where ``on_error="raise"`` ended a run, neither the chip that
+    ended it nor those not reached are in a count.
 
     Parameters
     ----------
@@ -108,7 +109,8 @@ class Ledger:
         Returns
         -------
         with the columns ``time`` (UTC), ``epoch``, ``chip`` (its id), ``item``, ``collection``, ``asset``, ``href``
-        (unsigned), ``window`` (rows and columns of the grid: first, one after the last, first, one after the last),
+        (unsigned), ``window`` (rows and columns of the grid: first, one after the last, first, one after the last; None
+        for recovered reads, which are those of tiles),
         ``kind`` ("auth", "transient", "missing", "corrupt"), ``message``, ``attempts`` and ``action``: "raised",
         "masked", "skipped", or "recovered" by another try
         """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from geopipes.errors import ReadError
 from geopipes.read.failures.causes import Kind
+from geopipes.read.hrefs import unsigned, unsigned_within
 
 if TYPE_CHECKING:
     from geopipes.read.failures.signing import Asset
@@ -50,7 +51,8 @@ class Failure:
     @classmethod
     def of(cls, source: Asset, kind: Kind, message: str, attempts: int = 1) -> Self:
         """Tell it of one file."""
-        return cls(kind, message, attempts, source.item, source.collection, source.asset, source.href)
+        message, href = unsigned_within(message), unsigned(source.href)  # some come signed
+        return cls(kind, message, attempts, unsigned(source.item), source.collection, source.asset, href)
 
     def error(self) -> ReadError:
         """Give the error that tells it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Lock
@@ -79,12 +80,14 @@ class Asset(Protocol):
 
 
 class SigningError(OSError):
-    """A modifier could not sign, as whoever gives out tokens could not be asked, or refused."""
+    """A modifier failed: whoever gives out tokens could not be asked, or refused; or there is a mistake in it."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"its href could not be signed: {type(error).__name__}: {error}")
-        self.kind: Kind
-        self.kind, self.retry_after = classified(error, remote=True)
+        super().__init__(f"its href could not be signed, as the modifier failed with {type(error).__name__}: {error}")
+        self.kind: Kind = "auth"
+        self.retry_after: float | None = None
+        if isinstance(error, OSError) or hasattr(error, "response") or hasattr(error, "code"):  # a request of its own
+            self.kind, self.retry_after = classified(error, remote=True)
 
 
 class Signature:
@@ -98,20 +101,26 @@ class Signature:
 
     def __init__(self, source: Asset, signed: str | None = None) -> None:
         self.source, self._signed, self._lock = source, signed, Lock()
+        self._refused: str | None = None
 
     @property
     def href(self) -> str:
         """The href, signed at the first look."""
         with self._lock:
             if self._signed is None:
-                self._signed = self._sign(None)
+                self._signed = self._sign(self._refused)
             return self._signed
 
     def renew(self, refused: str) -> bool:
-        """Sign anew a href that was refused, unless another thread has; say whether that made another one."""
+        """Sign anew a href that was refused, unless another thread has; say whether that made another one.
+
+        Where the modifier fails, the next look at the href asks it again, and raises what it raises.
+        """
         with self._lock:
             if self._signed == refused:
-                self._signed = self._sign(refused)
+                self._refused, self._signed = refused, None
+                with suppress(SigningError):
+                    self._signed = self._sign(refused)
             return self._signed != refused
 
     def _sign(self, refused: str | None) -> str:
@@ -141,7 +150,7 @@ def signed_href(
     Raises
     ------
     SigningError
-        where the modifier's own request failed
+        the modifier failed
     """
     if modifier is None:
         return href
@@ -156,11 +165,9 @@ def signed_href(
         stub.add_asset(asset, pystac.Asset(href))
         try:
             signed = modifier(stub)
-        except Exception as error:  # a request of its own, by whatever library; all else is a mistake in it
-            if isinstance(error, OSError) or hasattr(error, "response") or hasattr(error, "code"):
-                raise SigningError(error) from error
-            raise
-        found = (signed if isinstance(signed, pystac.Item) else stub).assets[asset].href
+            found = (signed if isinstance(signed, pystac.Item) else stub).assets[asset].href
+        except Exception as error:  # of whatever library
+            raise SigningError(error) from error
         tokens.added(href, found)
         return found
 

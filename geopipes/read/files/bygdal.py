@@ -54,7 +54,7 @@ class GdalFile(File):
     """
 
     kind = "gdal"
-    failures = GDAL_ERRORS
+    failures = (OSError, *GDAL_ERRORS)
 
     def __init__(self, source: Source, signed: str, layout: Layout, reason: str, alpha: int | None) -> None:
         super().__init__(source, signed, layout, reason)

@@ -53,13 +53,13 @@ class Fit:
 
 def fit_path(raster: rasterio.DatasetReader, path: str, layout: Layout) -> Fit:
     """Say how a local file is read by byte ranges: as `fit`."""
-    if raster.driver == "GTiff":
-        if not Path(path).is_file():
-            raise Unfit("the file is not a local one")
-        if not hasattr(os, "preadv"):
-            raise Unfit("this system cannot read into a buffer at an offset")
-        if beside := [Path(name).name for name in raster.files if name.endswith(SIDECARS)]:
-            raise Unfit(f"{beside[0]} lies beside the file")
+    _check_driver(raster)
+    if not Path(path).is_file():
+        raise Unfit("the file is not a local one")
+    if not hasattr(os, "preadv"):
+        raise Unfit("this system cannot read into a buffer at an offset")
+    if beside := [Path(name).name for name in raster.files if name.endswith(SIDECARS)]:
+        raise Unfit(f"{beside[0]} lies beside the file")
     with _reading(path) as read:
         return fit(raster, read, layout, path)
 
@@ -79,8 +79,7 @@ def fit(raster: rasterio.DatasetReader, read: Read, layout: Layout, name: str) -
     Unfit
         it is to be read by GDAL; says why
     """
-    if raster.driver != "GTiff":
-        raise Unfit(f"the file is {raster.driver}, not GeoTIFF")
+    _check_driver(raster)
     if layout.masked:
         raise Unfit("the file has a mask or an alpha band")
     try:
@@ -98,6 +97,11 @@ def fit(raster: rasterio.DatasetReader, read: Read, layout: Layout, name: str) -
     return Fit(levels, tiles, _described(tiles[0], layout))
 
 
+def _check_driver(raster: rasterio.DatasetReader) -> None:
+    if raster.driver != "GTiff":
+        raise Unfit(f"the file is {raster.driver}, not GeoTIFF")
+
+
 def _described(tiles: Tiles, layout: Layout) -> str:
     """Say how tiles are stored, for `reason`."""
     planes = f", {'pixel' if tiles.samples > 1 else 'band'}-interleaved" if layout.count > 1 else ""
@@ -107,7 +111,7 @@ def _described(tiles: Tiles, layout: Layout) -> str:
 
 @contextmanager
 def _reading(path: str) -> Iterator[Read]:
-    """Open a local file, if there is one, to read its header."""
+    """Open a local file to read its header."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
 

@@ -15,6 +15,7 @@ from geopipes.errors import ReadError
 from geopipes.meters import DECODING, Row, timed
 from geopipes.read.failures import Signature, check_lost, persist
 from geopipes.read.gdal import cause
+from geopipes.read.hrefs import unsigned
 from geopipes.read.sources import Source
 
 Array = np.ndarray[Any, Any]
@@ -183,4 +184,4 @@ class File(ABC):
 
 def named(source: Source) -> str:
     """Name a raster in an error."""
-    return f"item {source.item!r}, asset {source.asset!r} ({source.href})"
+    return f"item {source.item!r}, asset {source.asset!r} ({unsigned(source.href)})"

@@ -25,6 +25,7 @@ from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Source
 from geopipes.read.stores import Location, head, known, located
 from geopipes.read.stores.gdal import as_file, forget, open_raster
+from geopipes.read.stores.locations import local_path
 
 KEPT = 4096
 """Files whose headers a process keeps: for 10,980 px a side in tiles of 512 px 11 KB each, all together 45 MB."""
@@ -122,11 +123,6 @@ def close_files() -> None:
             if entry.file is not None:
                 entry.file.close()
     close_rasters()
-
-
-def local_path(href: str) -> str:
-    """Give the path that a href names; what is no path stays as it is."""
-    return href.removeprefix("file://")
 
 
 def _key(source: Source) -> tuple[Hashable, ...]:

@@ -9,10 +9,10 @@ from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, UnknownConfigurationKeyError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-from geopipes.errors import ForkError, GeopipesError, SourceError
+from geopipes.errors import ForkError, GeopipesError
 from geopipes.read.failures import timeout
 from geopipes.read.stores.faults import StoreError, classified
 from geopipes.read.stores.locations import Location
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KEPT = 64
 """Stores that are kept open: each holds connections, and a signature of its own is a store of its own."""
+
+BUCKETS: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
 _lock = Lock()
 _stores: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -64,7 +66,7 @@ def get(location: Location, start: int, stop: int, *, etag: str | None = None) -
     except GeopipesError:
         raise
     except (BaseError, OSError, ValueError) as error:
-        found = classified(error, location)
+        found = classified(error, location, options)
         if found.busy:
             found.retry_after = asked_wait(location, options.headers)
         raise found from None  # whose text holds the signature
@@ -135,16 +137,21 @@ def _open(location: Location, options: Options, config: dict[str, Any]) -> Any:
     try:
         if location.kind == "http":
             return HTTPStore.from_url(f"{location.root}{location.query}", **shared)
-        kind: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[location.kind]
         if callable(options.credentials):
             shared["credential_provider"] = options.credentials
-        return kind(location.root.partition("://")[2], config=config, **shared)
-    except BaseError as error:
-        if type(error).__name__ == "UnknownConfigurationKeyError":
-            raise SourceError(f"storage({location.root!r}, credentials=...): {error}") from None
-        # Nothing was asked yet: it is what stands in the options or in the environment.
+        return BUCKETS[location.kind](location.root.partition("://")[2], config=config, **shared)
+    except BaseError as error:  # nothing was asked yet: it is what stands in the options or in the environment
         text = str(error).partition("\n\nDebug source")[0]
         raise StoreError(f"{location.root} cannot be asked: {text}", kind="auth") from None
+
+
+def knows(kind: str, key: str) -> bool:
+    """Say whether the stores of a kind know a key of their configuration."""
+    try:
+        BUCKETS[kind]("x", config={key: ""})
+    except BaseError as error:
+        return not isinstance(error, UnknownConfigurationKeyError)
+    return True
 
 
 def _frozen(mapping: Any) -> tuple[Any, ...]:

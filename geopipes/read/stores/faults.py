@@ -15,6 +15,7 @@ from obstore.exceptions import (
 
 from geopipes.errors import GeopipesError
 from geopipes.read.stores.locations import Location
+from geopipes.read.stores.options import Options
 
 Kind = Literal["auth", "transient", "missing", "corrupt"]
 
@@ -28,6 +29,9 @@ NO_CREDENTIALS = (
     "MissingSecretAccessKey",
 )  # fmt: skip
 """What stands in errors of a store that has looked everywhere for credentials."""
+
+MARK = '; write %23 for a "#" in a name: what stands behind it is not asked for'
+"""Of a URL that has a fragment."""
 
 CHANGED = "the object is another one than when its header was read"
 """Read again, it is opened anew."""
@@ -65,22 +69,24 @@ def _made(text: str, kind: Kind, retry_after: float | None, changed: bool) -> St
     return StoreError(text, kind=kind, retry_after=retry_after, changed=changed)
 
 
-def classified(error: Exception, location: Location) -> StoreError:
-    """Say what kind an error of obstore is of, in words and without the signature."""
+def classified(error: Exception, location: Location, options: Options) -> StoreError:
+    """Say what kind an error of obstore is of, in words and without the signature; ``options`` are what was told."""
     text = str(error).partition("\n\nDebug source")[0]
     answer, code = ANSWERED.search(text), CODE.search(text)
     status, name = (int(answer[1]), answer[2].strip()) if answer else (0, "")
     words = f"{location.root} answered {status} {name}".rstrip() + (f" ({code[1]})" if code else "")
     if isinstance(error, FileNotFoundError) or status in MISSING:
-        return StoreError(words if status else "there is no such object", kind="missing")
+        words = (words if status else "there is no such object") + (MARK if location.fragment else "")
+        return StoreError(words, kind="missing")
     if isinstance(error, PreconditionError):
         return StoreError(CHANGED, kind="corrupt", changed=True)
     if status in (401, 403) or isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-        return StoreError(f"{words}: {_who(location)}", kind="auth")
+        return StoreError(f"{words}: {_who(location, options)}", kind="auth")
     if status == 400 and code and any(key in code[1] for key in KEYS):
-        return StoreError(f"{words}: {_who(location)}", kind="auth")
+        return StoreError(f"{words}: {_who(location, options)}", kind="auth")
     if any(sign in str(error) for sign in NO_CREDENTIALS):
-        return StoreError(f"no credentials were found for {location.root}: {_who(location)}", kind="auth")
+        found = f"no credentials were found for {location.root}"
+        return StoreError(f"{found}: {_who(location, options)}", kind="auth")
     if "LOCATION" in text or "PermanentRedirect" in text:
         return StoreError(f"{words}: the bucket is in another region; write {_call(location)}region=...)", kind="auth")
     if "TooManyRedirects" in str(error) or "kind: Redirect" in str(error):
@@ -123,16 +129,27 @@ def _call(location: Location) -> str:
     return f'gp.storage("{location.root}", '
 
 
-def _who(location: Location) -> str:
-    """Say what to write where access is refused."""
+WAYS = {
+    "anonymous": "anonymous=True) for a public bucket",
+    "credentials": "credentials={...})",
+    "requester_pays": "requester_pays=True) where the reader pays",
+}
+"""What to write for a bucket, by the option."""
+
+
+def _who(location: Location, options: Options) -> str:
+    """Say what to write where access is refused, beyond what was written."""
     if location.query:
         return "the signature has run out, or is for something else"
     if location.kind == "http":
-        return f"sign the items (modifier=...), or write {_call(location)}headers={{...}})"
-    return (
-        f"write {_call(location)}anonymous=True) for a public bucket, {_call(location)}credentials={{...}}), "
-        f"or {_call(location)}requester_pays=True) where the reader pays"
-    )
+        if options.headers:
+            return "its URL is not signed, for which there is modifier=..., and headers of gp.storage did not open it"
+        return f"its URL is not signed: have modifier=... sign the items, or write {_call(location)}headers={{...}})"
+    ways = {name: way for name, way in WAYS.items() if location.kind == "s3" or name != "requester_pays"}
+    tried = [name for name in ways if getattr(options, name)]
+    left = [f"{_call(location)}{way}" for name, way in ways.items() if name not in tried]
+    found = f"{' and '.join(tried)} of gp.storage did not open it; " if tried else ""
+    return f"{found}write {' or '.join(left)}" if left else f"{found}it takes other credentials"
 
 
 __all__ = ["BaseError", "Kind", "StoreError", "classified"]

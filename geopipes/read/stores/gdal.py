@@ -17,7 +17,7 @@ from geopipes.read.gdal import GDAL_ERRORS
 from geopipes.read.kept import Head
 from geopipes.read.stores.clients import check_fork
 from geopipes.read.stores.heads import head
-from geopipes.read.stores.locations import located
+from geopipes.read.stores.locations import local_path, located
 from geopipes.read.stores.options import CONNECT_TIMEOUT, gdal_options, options_of
 from geopipes.threads import afar
 
@@ -60,7 +60,7 @@ def gdal_name(href: str) -> str:
     """Give what GDAL calls a href."""
     location = located(href)
     if location is None:
-        return href
+        return local_path(href)
     number = _doubted.get(location.gdal)
     return location.gdal if number is None else f"{location.gdal}#{number}"
 

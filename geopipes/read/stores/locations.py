@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -29,6 +30,7 @@ class Location:
     path : of the object in it, as it is called, without percent signs of a URL; "" where the root is the object
     query : the signature and whatever else stands behind the "?" of a URL, with it
     account : of Azure, where the href names it
+    fragment : what stands behind the "#" of a URL, which no server is told
     """
 
     kind: Literal["http", "s3", "gs", "az"]
@@ -36,6 +38,7 @@ class Location:
     path: str
     query: str = ""
     account: str | None = None
+    fragment: str = ""
 
     @property
     def unsigned(self) -> str:
@@ -65,6 +68,17 @@ def located(href: str) -> Location | None:
     return _of_url(href)
 
 
+def local_path(href: str) -> str:
+    """Give the path that a href names, without percent signs of a file URL (RFC 8089); what is no path stays as it is.
+
+    A file that is called as the URL writes it comes first: many join "file://" and a path without quoting it.
+    """
+    if not href.startswith("file://"):
+        return href
+    path = href.removeprefix("file://").removeprefix("localhost")
+    return path if "%" not in path or os.path.exists(path) else unquote(path)
+
+
 def _of_url(url: str) -> Location | None:
     scheme, mark, rest = url.partition("://")
     kind = SCHEMES.get(scheme.lower())
@@ -85,9 +99,9 @@ def _of_http(url: str) -> Location | None:
         return None
     root, query = f"{parts.scheme.lower()}://{parts.netloc}", f"?{parts.query}" if parts.query else ""
     path = unquote(parts.path.removeprefix("/"))
-    if _plain(path) and "%2f" not in parts.path.lower():
-        return Location("http", root, path, query)
-    return Location("http", root + parts.path, "", query)  # a path that obstore would write otherwise
+    if not _plain(path) or "%2f" in parts.path.lower():  # obstore would write it otherwise
+        root, path = root + parts.path, ""
+    return Location("http", root, path, query, fragment=parts.fragment)
 
 
 def _plain(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from geopipes.errors import SourceError
@@ -85,6 +86,13 @@ FAMILIES = {
     ),
     "http": Family("NO_SIGN_REQUEST", "ENDPOINT", {}),
 }
+
+KNOWN = {
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    "gs": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "az": ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+}
+"""Names of credentials that are proposed where another one is written."""
 
 _told: dict[str, Options] = {}
 
@@ -170,9 +178,14 @@ def config_of(location: Location, options: Options) -> dict[str, Any]:
         named["AZURE_STORAGE_ACCOUNT"] = location.account
     config: dict[str, Any] = {}
     for name, value in named.items():
-        key = family.ours.get(name, name.lower())
+        key = config_name(location.kind, name)
         config[key] = _yes(value) if key.endswith(("skip_signature", "request_payer")) else value
     return config
+
+
+def config_name(kind: str, name: str) -> str:
+    """Give obstore's name of an environment variable."""
+    return FAMILIES[kind].ours.get(name, name.lower())
 
 
 def gdal_options(location: Location, options: Options) -> dict[str, str]:
@@ -212,8 +225,29 @@ def _check(prefix: str, location: Location, options: Options) -> None:
                 f"storage({prefix!r}, {wrong[0]}=...): a plain web server takes headers={{...}} and client={{...}}; "
                 "write the prefix as 's3://bucket' for more"
             )
+    _check_credentials(prefix, location, options)
     if location.kind != "s3" and (options.requester_pays or options.region is not None):
         raise SourceError(f"storage({prefix!r}): requester_pays and region are of S3; write a prefix as 's3://bucket'")
+
+
+def _check_credentials(prefix: str, location: Location, options: Options) -> None:
+    """Raise where credentials are of no kind that is known, or a name is none that the store knows."""
+    given, what = options.credentials, f"storage({prefix!r}, credentials=...)"
+    if given is None or callable(given):
+        return
+    if not isinstance(given, Mapping):
+        raise SourceError(
+            f"{what}: found is {type(given).__name__}, needed is a dict by the names of environment variables, "
+            f"{{{KNOWN[location.kind][0]!r}: ...}}, or a provider of obstore.auth"
+        )
+    from geopipes.read.stores.clients import knows  # which loads obstore
+
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise SourceError(f"{what}: {name!r} is {type(value).__name__}, needed is a text")
+        if not (isinstance(name, str) and knows(location.kind, config_name(location.kind, name))):
+            near = get_close_matches(str(name).upper(), KNOWN[location.kind], 3, 0.5) or KNOWN[location.kind]
+            raise SourceError(f"{what}: {name!r} is no name that it knows; write {' or '.join(map(repr, near))}")
 
 
 def _yes(value: str) -> bool:
