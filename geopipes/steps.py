@@ -145,10 +145,14 @@ def inherit(before: xr.Dataset, after: xr.Dataset, step: object) -> xr.Dataset:
 
 def _unstored(before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
     """Take the attributes of stored pixels from what is stored no more."""
-    changed = {}
+    if after is before:
+        return after
+    changed, earlier = {}, before.variables
     for name, variable in after.variables.items():
-        was = before.variables.get(name)
-        if was is None or was.dtype.kind not in "iu" or variable.dtype.kind != "f" or variable.attrs.get("joined"):
+        was = earlier.get(name)
+        if was is None or was is variable or was.dtype.kind not in "iu" or variable.dtype.kind != "f":
+            continue
+        if variable.attrs.get("joined"):
             continue
         kept = {key: value for key, value in variable.attrs.items() if key not in STALE}
         if len(kept) < len(variable.attrs):

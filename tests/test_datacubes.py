@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 import geopipes as gp
+from geopipes.datacubes.places import like
 from geopipes.errors import EmptySearch, GridError, GridMismatch, NotGeoreferenced, SourceError
 from geopipes.testing import Synthetic
 
@@ -284,3 +285,20 @@ def test_arrays_with_dates_and_bands_are_read(tmp_path: Path) -> None:
     (chip,) = gp.cubes(array, crs="EPSG:32633").chip((8, 10)).read()
     assert chip["embedding"].dims == ("time", "band", "y", "x")
     np.testing.assert_array_equal(chip["embedding"], values)
+
+
+def test_a_variable_like_another_is_what_xarray_copies() -> None:
+    chip = xr.Dataset(
+        {"red": (("y", "x"), np.ones((2, 3), "uint16"), {"nodata": 0})}, {"x": [1.0, 2.0, 3.0], "chip": ((), 4)}
+    )
+    chip["red"].encoding["dtype"] = "uint16"
+    for variable in chip.variables.values():
+        made, other = like(variable), like(variable, variable.data * 2)
+        xr.testing.assert_identical(made, variable.copy(deep=False))
+        xr.testing.assert_identical(other, variable.copy(deep=False, data=variable.data * 2))
+        assert type(made) is type(variable)
+        assert made.encoding == variable.encoding
+        made.attrs["mine"] = made.encoding["mine"] = 1
+        assert "mine" not in {*variable.attrs, *variable.encoding, *other.attrs}
+        slots = {slot for kind in type(variable).__mro__ for slot in getattr(kind, "__slots__", ())}
+        assert all(hasattr(other, slot) for slot in slots)  # another version of xarray may have more of them

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -116,8 +115,7 @@ class Outlook:
     def _keys(self, position: int, *, patient: bool) -> list[Any]:
         """Name the tiles of a chip."""
         cube, window = self._windows.window(position)
-        # What fails ahead of a chip for a passing reason is tried again when the chip is read.
-        once = asking.set(replace(asking.get(), policy=replace(asking.get().policy, retries=0)))
+        once = asking.set(self.fetched.asked)
         token = ahead.patient.set(patient)
         try:
             return cube.keys(window.grown(self._margin))

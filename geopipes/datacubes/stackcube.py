@@ -13,7 +13,7 @@ import xarray as xr
 from geopipes import grids
 from geopipes.datacubes.cube import SPATIAL, Cube, Window, widened
 from geopipes.datacubes.lazies import Array, LazyVariable
-from geopipes.datacubes.places import Places, assembled
+from geopipes.datacubes.places import Places, assembled, like
 from geopipes.errors import SourceError
 from geopipes.read.engines import dataset as laid_out
 from geopipes.read.reader import Block, Reader
@@ -147,11 +147,11 @@ class StackCube(Cube):
     ) -> xr.Dataset:
         """Make a Dataset of a window's arrays, and of coordinates more."""
         arrays: dict[str, xr.Variable] = {}
-        for name, dtype, channels, like in self._parts:
+        for name, dtype, channels, whole in self._parts:
             if names is None or name in names:
-                arrays[name] = xr.Variable(like.dims, block.pixels[dtype][channels], like.attrs, fastpath=True)
+                arrays[name] = like(whole, block.pixels[dtype][channels])
         valid = block.valid[0] if self.stack.times is None else block.valid
-        arrays["valid"] = xr.Variable(self.dataset.variables["valid"].dims, valid, fastpath=True)
+        arrays["valid"] = like(self.dataset.variables["valid"], valid)
         coords, indexes = self.places.of(window)
         return assembled(arrays, coords | more, indexes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,43 +50,49 @@ class Cut:
     @classmethod
     def of(cls, chip: xr.Dataset) -> Cut:
         """Take a Dataset that has all that a chip has."""
-        lacking = [name for name in NEEDED if name not in chip.variables] or [
+        there = chip.variables
+        lacking = [name for name in NEEDED if name not in there] or [
             f"{name}.attrs[{attr!r}]"
             for name, attrs in NEEDED.items()
             for attr in attrs
-            if attr not in chip.variables[name].attrs
+            if attr not in there[name].attrs
         ]
         if lacking:
             raise TensorError(
                 f"tensor(): the Dataset lacks {', '.join(lacking)}, which every chip has; keep it in the"
                 ' steps before, for example cube[["red", "valid"]] instead of cube[["red"]]'
             )
-        valid = chip.variables["valid"]
+        valid = there["valid"]
         if valid.dtype != bool or set(valid.dims) - {"time"} != {"y", "x"}:
             dims = ", ".join(map(str, valid.dims))
             raise TensorError(f"tensor(): 'valid' is {valid.dtype} ({dims}); needed bool (time, y, x) or (y, x)")
-        return cls(chip, int(chip.variables["chip"].attrs["margin"]))
+        return cls(chip, int(there["chip"].attrs["margin"]))
+
+    @cached_property
+    def _variables(self) -> dict[Hashable, xr.Variable]:
+        return dict(self.chip.variables)
 
     def holds_boxes(self, name: str) -> bool:
         """Say whether a variable is one of boxes."""
-        return name in self.chip.data_vars and bool(self.chip.variables[name].attrs.get("boxes"))
+        variable = self._variables.get(name)
+        return variable is not None and bool(variable.attrs.get("boxes"))
 
     def layer(self, tensor: str, name: str) -> Layer:
         """Take one variable for the tensor of that name."""
-        if name not in self.chip.data_vars:
-            there = ", ".join(str(other) for other in self.chip.data_vars)
-            raise TensorError(f"tensor({tensor}=...): there is no variable {name!r}; there are {there}")
-        variable = self.chip.variables[name]
-        dims = variable.dims
+        variable = self._variables.get(name)
+        dims = () if variable is None else variable.dims
         order = _order(dims)
-        if order is None:
+        if variable is None or order is None:
+            if name not in self.chip.data_vars:
+                known = ", ".join(str(other) for other in self.chip.data_vars)
+                raise TensorError(f"tensor({tensor}=...): there is no variable {name!r}; there are {known}")
             there = ", ".join(map(str, dims))
             raise TensorError(f"tensor({tensor}=...): {name!r} is ({there}); needed y, x and at most time and bands")
         pixels = self._cropped((variable if dims == order else variable.transpose(*order)).values)
         time = order[0] == "time"
         bands = len(order) > 2 + time
         pixels = pixels if time else pixels[None]
-        undated = not time and "time" in self.chip.variables["valid"].dims
+        undated = not time and "time" in self._variables["valid"].dims
         joined = undated or name == "valid" or bool(variable.attrs.get("joined"))
         return Layer(
             name=name,
@@ -99,7 +105,7 @@ class Cut:
 
     def valid(self) -> npt.NDArray[np.bool_]:
         """Give validity as (time or 1, y, x), without the margin."""
-        valid = self.chip.variables["valid"]
+        valid = self._variables["valid"]
         order = ("time", "y", "x") if "time" in valid.dims else ("y", "x")
         pixels = self._cropped((valid if valid.dims == order else valid.transpose(*order)).values)
         return pixels if len(order) == 3 else pixels[None]
@@ -117,9 +123,9 @@ class Cut:
 
     def place(self) -> dict[str, Any]:
         """Give id, bounds, CRS and transform of the chip without its margin."""
-        attrs = self.chip.variables["spatial_ref"].attrs
+        attrs = self._variables["spatial_ref"].attrs
         x0, dx, _, y0, _, dy = (float(number) for number in attrs["GeoTransform"].split())
-        width, height = self.chip.sizes["x"], self.chip.sizes["y"]
+        height, width = (self.chip.sizes[dim] for dim in "yx")
         for dim, start, step, size in (("x", x0, dx, width), ("y", y0, dy, height)):
             at = self._at(dim)
             first, last = at[0], at[-1]
@@ -131,7 +137,7 @@ class Cut:
                     " have the extent and the resolution needed"
                 )
         transform = (dx, 0.0, x0, 0.0, dy, y0)
-        chip = int(self.chip.variables["chip"].values)
+        chip = int(self._variables["chip"].values)
         return place(chip, authority(attrs["crs_wkt"]), transform, (height, width), self.margin)
 
     def _at(self, name: str) -> npt.NDArray[Any]:

@@ -99,13 +99,21 @@ def held_in(native: np.dtype[Any]) -> torch.dtype:
 
 def spoken(layers: Sequence[Layer], numbers: Container[str] = ()) -> Spoken:
     """Tell where the bands of stacked layers are measured; those whose names are numbers are not NaN."""
-    if all(layer.joined for layer in layers):
+    floats = [layer.pixels.dtype.kind in "fc" and layer.name not in numbers for layer in layers]
+    kinds = [(one.pixels.shape[1], not one.joined, nan, one.nodata) for one, nan in zip(layers, floats, strict=True)]
+    return _spoken(*kinds)
+
+
+@lru_cache(maxsize=64)
+def _spoken(*layers: tuple[int, bool, bool, float | None]) -> Spoken:
+    """Put the bands of layers together that are told of alike."""
+    if not any(valid for _, valid, _, _ in layers):
         return ()
     found: list[Told] = []
     start = 0
-    for layer in layers:
-        bands, floats = slice(start, start := start + layer.pixels.shape[1]), layer.pixels.dtype.kind in "fc"
-        told = Told(bands, not layer.joined, floats and layer.name not in numbers, layer.nodata)
+    for count, valid, floats, nodata in layers:
+        bands = slice(start, start := start + count)
+        told = Told(bands, valid, floats, nodata)
         if found and found[-1].bands.stop == bands.start and told[1:] == found[-1][1:]:
             told = told._replace(bands=slice(found.pop().bands.start, bands.stop))  # many at once
         if told[1:] != (False, False, None):

@@ -145,7 +145,8 @@ class Maker:
 
     def _said(self, times: Array, valid: Array) -> dict[str, torch.Tensor]:
         """Say what is known of the dates of a chip."""
-        valid = np.broadcast_to(valid, (len(times), *valid.shape[1:]))
+        if self._length is not None:  # which asks for it
+            valid = np.broadcast_to(valid, (len(times), *valid.shape[1:]))
         return of_dates(torch.from_numpy(times.copy()), valid, length=self._length, doy=self._doy)
 
     def _change(self, arrays: dict[str, Array], rows: Sequence[Place]) -> None:

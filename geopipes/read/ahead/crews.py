@@ -40,12 +40,16 @@ class Fetching:
     requests : in flight at most: as many threads
     budget : bytes held of what is fetched ahead; what somebody waits for is fetched whatever is held
     disk : where bytes are looked for before they are fetched, and kept once they were decoded; None for nowhere
-    asked : how long to wait, and what is lost for good; what fails is tried again by whoever needs it
+    asked : how long to wait, and what is lost for good
+
+    Attributes
+    ----------
+    asked : the same, without another try: what fails ahead is tried again by whoever needs it
     """
 
     def __init__(self, *, requests: int, budget: int, disk: Store | None = None, asked: Asking | None = None) -> None:
         asked = asked or asking.get()
-        self._asked = replace(asked, policy=replace(asked.policy, retries=0))
+        self.asked = replace(asked, policy=replace(asked.policy, retries=0))
         self._requests, self._disk = requests, disk
         self._fresh: dict[Key, memoryview] = {}  # fetched, and not decoded yet
         self._lock = Lock()
@@ -241,7 +245,7 @@ class Fetching:
     # On the threads.
 
     def _run(self) -> None:
-        asking.set(self._asked)
+        asking.set(self.asked)
         while (task := self._next()) is not None:
             if isinstance(task, Call):
                 with suppress(BaseException):  # whoever needs it meets it itself

@@ -46,7 +46,8 @@ def layers(variable: Variable, grid: GeoBox) -> Iterator[Layer]:
 
     Raises
     ------
-    ReadError : a modifier failed
+    ReadError
+        a modifier failed
     """
     dtype = carrier(variable)
     for step, sources in enumerate(variable.sources):

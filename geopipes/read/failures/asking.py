@@ -49,7 +49,7 @@ class Asking:
 
     def of(self, chip: int, position: int) -> Asking:
         """Give the same for a chip."""
-        return replace(self, chip=chip, position=position, masked=[])
+        return Asking(self.policy, self.tell, self.lost, self.down, chip, position)
 
     def took(self, action: Action, failure: Failure) -> Failure:
         """Take down what was done about a failure."""

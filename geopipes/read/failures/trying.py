@@ -14,6 +14,7 @@ from geopipes.read.failures.causes import Cause, classified, is_remote, outdated
 from geopipes.read.failures.policies import FIRST_WAIT, LONGEST_ASKED, LONGEST_WAIT
 from geopipes.read.failures.records import Failure, unsigned_text
 from geopipes.read.failures.signing import Signature
+from geopipes.read.hrefs import unsigned
 from geopipes.threads import pause
 
 R = TypeVar("R")
@@ -57,7 +58,7 @@ def persist(
     ReadError
         with its ``failure``, when no try is left
     """
-    attempts, source, lost = 0, signature.source, asking.get().lost
+    attempts, source = 0, signature.source
     tries = _Tries(signature, mend)
     while True:
         attempts, href = attempts + 1, ""
@@ -72,15 +73,22 @@ def persist(
             failure = Failure.of(source, cause.kind, message, attempts)
             if replaced(error) or not tries.again(cause, href):
                 mend(href)  # for whoever reads it later
-                if lost is not None and cause.kind == "transient":
-                    asking.get().down[source.href] = monotonic() + DOWN
-                elif lost is not None and not outdated(error):
-                    lost[what] = failure
+                if not outdated(error):
+                    _remember(what, failure)
                 raise failure.error() from error
             continue
         if attempts > 1:
             asking.get().took("recovered", Failure.of(source, cause.kind, message, attempts))
         return result
+
+
+def _remember(what: str, failure: Failure) -> None:
+    """Let a run know what is lost, and which file is down: not by what is looked for ahead, and asked once."""
+    asked = asking.get()
+    if asked.lost is not None and failure.kind != "transient":
+        asked.lost[what] = failure
+    elif asked.lost is not None and asked.policy.retries:
+        asked.down[str(failure.href)] = monotonic() + DOWN
 
 
 def check_lost(what: str) -> None:
@@ -107,7 +115,7 @@ class _Tries:
         href : that failed, signed
         """
         asked = asking.get()
-        retries = 0 if monotonic() < asked.down.get(self._signature.source.href, 0) else asked.policy.retries
+        retries = 0 if monotonic() < asked.down.get(unsigned(self._signature.source.href), 0) else asked.policy.retries
         match cause.kind:
             case "auth" if self.remote and href and not self._renewed:
                 self._renewed = True
