@@ -14,7 +14,7 @@ ARENAS = 2
 M_ARENA_MAX = -8
 """What glibc's malloc.h calls the number of arenas."""
 
-FETCHED = 2**32
+FETCHED = 2**30
 """Bytes of tiles that come and go until what is free is given back, in 20 ms: it was 0.4 GB after 25,000 chips."""
 
 
