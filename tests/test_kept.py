@@ -27,7 +27,7 @@ from geopipes.read import kept
 from geopipes.read.hrefs import unsigned
 from geopipes.read.kept import Head, Store, database, places
 from geopipes.read.kept.database import PAGE, SLACK, Database
-from geopipes.testing import Fault, ObjectServer, object_server
+from geopipes.testing import Fault, ObjectServer, object_server, synthetic_scenes
 
 MB = 2**20
 
@@ -590,3 +590,17 @@ def test_a_file_that_was_replaced_is_noticed_with_the_next_byte(raster: Path, ca
 def test_read_refuses_a_budget_below_nothing() -> None:
     with pytest.raises(StepError, match=r"read\(disk_budget=-1\): give bytes of disk"):
         gp.rasters("a.tif").stack().chip(64).read(disk="tiles", disk_budget=-1)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_kept_header_that_is_not_what_the_item_states_is_asked_for_anew(tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    with object_server(tmp_path / "scenes") as server:
+        for size in (192, 128):  # written anew under the same names, by another program
+            scenes = synthetic_scenes(tmp_path / "scenes", dates=["2024-05-03"], size=size)
+            forget()
+            near, far = (
+                next(iter(gp.items(items).stack(["red"], crs="EPSG:32614", resolution=10).chip(64).read()))
+                for items in (scenes.items, server.served(scenes.items))
+            )
+            np.testing.assert_array_equal(far["red"], near["red"])

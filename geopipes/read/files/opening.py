@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geopipes.errors import NotGeoreferenced
+from geopipes.errors import NotGeoreferenced, SourceError
 from geopipes.meters import OPENING, holding, timed
 from geopipes.read.failures import Signature, check_lost, persist
 from geopipes.read.files.afar import FarFile
@@ -23,7 +23,8 @@ from geopipes.read.files.fitting import Unfit, fit, fit_path
 from geopipes.read.files.layouts import File, Layout, named
 from geopipes.read.gdal import GDAL_ERRORS, cause
 from geopipes.read.sources import Source
-from geopipes.read.stores import Location, head, known, located
+from geopipes.read.stores import Head, Location, head, known, located
+from geopipes.read.stores import forget as forget_head
 from geopipes.read.stores.gdal import as_file, forget, open_raster
 from geopipes.read.stores.locations import local_path
 
@@ -193,7 +194,7 @@ def _by_gdal(source: Source, signed: str, reason: str, raster: rasterio.DatasetR
 
 
 def _far(source: Source, signed: str, location: Location) -> File:
-    """Open a TIFF in a store by its header, of which GDAL says what it means: it holds the GIL where it waits.
+    """Open a TIFF in a store by its header, asked for anew where one that was kept is not what the item states.
 
     Raises
     ------
@@ -201,6 +202,17 @@ def _far(source: Source, signed: str, location: Location) -> File:
         a header is not all there is to know
     """
     header = head(location)
+    try:
+        return _by_header(source, signed, location, header)
+    except SourceError:
+        if not header.kept:
+            raise
+        forget_head(location)
+        return _by_header(source, signed, location, head(location))
+
+
+def _by_header(source: Source, signed: str, location: Location, header: Head) -> File:
+    """Open a TIFF by its header, of which GDAL says what it means: it holds the GIL where it waits."""
     with as_file(header) as name, _opened_header(name) as raster:
         layout = _checked(raster, source)
         try:
