@@ -97,11 +97,16 @@ class Signature:
     ----------
     source : whose href it is
     signed : the href, where it is signed already
+
+    Attributes
+    ----------
+    shared : whether the last signature was made for another file of the same container
     """
 
     def __init__(self, source: Asset, signed: str | None = None) -> None:
         self.source, self._signed, self._lock = source, signed, Lock()
         self._refused: str | None = None
+        self.shared = False
 
     @property
     def href(self) -> str:
@@ -125,14 +130,11 @@ class Signature:
 
     def _sign(self, refused: str | None) -> str:
         its = self.source
-        return signed_href(
-            its.href, item=its.item, collection=its.collection, asset=its.asset, modifier=its.modifier, refused=refused
-        )
+        href, self.shared = _signed(its.href, its.item, its.collection, its.asset, its.modifier, refused)
+        return href
 
 
-def signed_href(
-    href: str, *, item: str, collection: str | None, asset: str, modifier: Modifier | None, refused: str | None = None
-) -> str:
+def signed_href(href: str, *, item: str, collection: str | None, asset: str, modifier: Modifier | None) -> str:
     """Sign one href by a modifier of items, which is given an item that holds this asset alone.
 
     A modifier is called by one thread at a time for a container and collection. Where it adds the same query to two
@@ -145,20 +147,26 @@ def signed_href(
     href : without its signature
     item, collection, asset : whose href it is
     modifier : signs; None for none
-    refused : the signed href that the store refused; None where none was
 
     Raises
     ------
     SigningError
         the modifier failed
     """
+    return _signed(href, item, collection, asset, modifier, None)[0]
+
+
+def _signed(
+    href: str, item: str, collection: str | None, asset: str, modifier: Modifier | None, refused: str | None
+) -> tuple[str, bool]:
+    """Sign one href, as `signed_href`, otherwise than it was refused; say whether by what was made for another one."""
     if modifier is None:
-        return href
+        return href, False
     tokens = _of(modifier, href, collection)
     with tokens.lock:
         known = tokens.known(href, refused)
         if known is not None:
-            return known
+            return known, True
         import pystac
 
         stub = pystac.Item(item, None, None, datetime(1970, 1, 1, tzinfo=UTC), {}, collection=collection)
@@ -169,7 +177,7 @@ def signed_href(
         except Exception as error:  # of whatever library
             raise SigningError(error) from error
         tokens.added(href, found)
-        return found
+        return found, False
 
 
 def _of(modifier: Modifier, href: str, collection: str | None) -> _Tokens:

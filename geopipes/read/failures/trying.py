@@ -118,8 +118,8 @@ class _Tries:
         retries = 0 if monotonic() < asked.down.get(unsigned(self._signature.source.href), 0) else asked.policy.retries
         match cause.kind:
             case "auth" if self.remote and href and not self._renewed:
-                self._renewed = True
                 there = self._signature.renew(href)
+                self._renewed = not self._signature.shared  # another file's may have run out too
             case "corrupt" if self.remote and self._damaged < min(retries, DAMAGED_RETRIES):
                 self._damaged += 1
                 there = True
