@@ -189,7 +189,7 @@ class Fetching:
         for thread in self._threads:
             if thread is not current_thread() and not collecting():
                 thread.join(max(0.0, until - monotonic()))
-        if self._threads:
+        if self._come >= FETCHED // 16:  # for a window that was read alone it is not worth its time
             give_back()
 
     # With the lock held.
