@@ -167,15 +167,16 @@ def test_blending_leaves_no_seam_where_chips_disagree(seasons: Synthetic) -> Non
 def test_memory_is_flat_as_the_area_grows_fourfold(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The area grows southwards: a map in the making is one row of chips, whatever is above and below.
 
-    What is counted are Python's and numpy's allocations. No decoded tile is kept, and so none counts.
+    What is counted are Python's and numpy's allocations. No decoded tile is kept, and so none counts. How many chips
+    wait at the fullest moment is chance, up to a quarter; three classes' scores of the whole area would be 3 MB of 4.
     """
-    large = synthetic_scenes(tmp_path_factory.mktemp("large"), dates=DATES, zones=(14,), size=512)
+    large = synthetic_scenes(tmp_path_factory.mktemp("large"), dates=DATES, zones=(14,), size=1024)
     folder = tmp_path_factory.mktemp("maps")
     whole = next(iter(cubes(large))).odc.geobox.boundingbox
     peaks: list[int] = []
     strips: list[int] = []
-    for height in (128, 128, 512):  # pixels; at first, much is imported, compiled and kept
-        bounds = (whole.left, whole.top - 10 * height, whole.right, whole.top)
+    for height in (256, 256, 256, 1024):  # pixels; at first, much is imported, compiled and kept
+        bounds = (whole.left, whole.top - 10 * height, whole.left + 10 * 256, whole.top)
         plan = cubes(large, bounds=bounds).chip(96, overlap=32, edge="shift")
         drawn = samples(plan, cache=0).predict(Seasons(), batch=1).stitch(activation="softmax")
         tracemalloc.start()
@@ -184,7 +185,7 @@ def test_memory_is_flat_as_the_area_grows_fourfold(tmp_path_factory: pytest.Temp
         tracemalloc.stop()
         strips.append(max(strip.sizes["y"] for strip in drawn))
     assert max(strips) <= 96
-    assert peaks[2] < 1.4 * peaks[1]
+    assert peaks[3] < 1.4 * max(peaks[1:3])
     assert not list(folder.glob("*.partial"))
 
 
