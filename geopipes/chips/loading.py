@@ -158,11 +158,10 @@ class Loading:
         Skipped
             it could not be read, and is to be left out
         """
-        chip = self.asked.of(self.windows.values("id", position), position)
+        chip = self.asked.of(self.windows.id(position), position)
         token = asking.set(chip)
         try:
-            with self.outlook.reading(position):
-                return self.loads(position)
+            return self.outlook.reading(self.loads, position)
         except ReadError as error:
             chip.ended(error)
         finally:
@@ -198,7 +197,7 @@ def stepped(windows: Windows, position: int, element: Any) -> Any:
     """Take a chip through the plan's steps; those that draw each have random numbers of their own."""
     number = 0
     for step in windows.steps:
-        key = (*windows.order.key(number), int(windows.ids[position])) if step.draws else ()
+        key = (*windows.order.key(number), windows.id(position)) if step.draws else ()
         number += step.draws
         element = dataset_wanted(step, step(element, key), element)
     return element
@@ -231,4 +230,4 @@ def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) ->
 
 
 def _identity(windows: Windows, position: int, margin: int) -> tuple[tuple[()], Any, dict[str, Any]]:
-    return (), windows.values("id", position), known(windows, position) | {"margin": margin}
+    return (), windows.id(position), known(windows, position) | {"margin": margin}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -19,10 +19,13 @@ OUTLOOK_USES = 2000
 """Tile uses ahead that the cache is told of: nearly as good as all."""
 
 OUTLOOK_CHIPS = 4
-"""Chips ahead that are looked at before each is read, until the outlook is full."""
+"""Chips ahead that are looked at for each that is read, until the outlook is full."""
 
 OUTLOOK_FAR = 32
 """The same where tiles lie in stores: neighbours are fetched together if they are known before one of them is begun."""
+
+LOOKED_AFTER = 8
+"""Chips that were told of and are begun before a thread looks further ahead, where all tiles lie on the disk."""
 
 OPENED_CHIPS = 64
 """Chips ahead whose files are opened at a time, where that waits for the network."""
@@ -51,38 +54,44 @@ class Outlook:
         self._stored: dict[int, list[ahead.Wanted]] = {}  # bytes of these that are expected
         self._ahead = 0
 
-    @contextmanager
-    def reading(self, position: int) -> Iterator[None]:
-        """Read a chip in the block, which is what is expected."""
+    def reading(self, loads: Callable[[int], Any], position: int) -> Any:
+        """Read a chip by what loads it, which is what is expected."""
         tokens = current.set(self._uses), ahead.current.set(self.fetched)
         try:
             self._before(position)
             if keys := self._afar.pop(position, None):
                 self.fetched.hurry(ahead.stored(keys, shared()))
-            yield
+            return loads(position)
         finally:
-            self.fetched.used(self._stored.pop(position, ()))
+            if stored := self._stored.pop(position, None):
+                self.fetched.used(stored)
             current.reset(tokens[0])
             ahead.current.reset(tokens[1])
 
     def _before(self, position: int) -> None:
         """Tell of chips up to this one, and of a few more."""
-        self._begun.append(position)
-        # A thread whose chip was told of does not wait for another that is telling.
-        with timed(WAITING):
-            free = self._lock.acquire(blocking=position not in self._told)
-        if free:
-            try:
-                while position not in self._told and self._tell_next(patient=True):
-                    pass
-                for _ in range(OUTLOOK_FAR if self._stored else OUTLOOK_CHIPS):
-                    if self._ahead >= OUTLOOK_USES or not self._tell_next(patient=False):
-                        break
-                self.fetched.begin()
-                while self._begun:
-                    self._ahead -= self._told.pop(self._begun.popleft(), 0)
-            finally:
-                self._lock.release()
+        told = position in self._told
+        if not told or self._stored or len(self._begun) >= LOOKED_AFTER:
+            # A thread whose chip was told of does not wait for another that is telling.
+            with timed(WAITING):
+                free = self._lock.acquire(blocking=not told)
+            if free:
+                try:
+                    self._look_ahead(position)
+                finally:
+                    self._lock.release()
+        self._begun.append(position)  # only now: another thread would take it for one that was never told of
+
+    def _look_ahead(self, position: int) -> None:
+        """Tell of chips up to one, and of more for each that was begun since; on one thread at a time."""
+        while position not in self._told and self._tell_next(patient=True):
+            pass
+        for _ in range(OUTLOOK_FAR if self._stored else OUTLOOK_CHIPS * (1 + len(self._begun))):
+            if self._ahead >= OUTLOOK_USES or not self._tell_next(patient=False):
+                break
+        self.fetched.begin()
+        while self._begun:
+            self._ahead -= self._told.pop(self._begun.popleft(), 0)
 
     def _tell_next(self, *, patient: bool) -> bool:
         """Tell of the next chip; not if its files have to be opened first and nobody waits for that."""

@@ -24,6 +24,12 @@ Indices = npt.NDArray[np.int64]
 PLACE = ("id", "cube", "time", "row", "col")
 """What says which pixels a window holds, and its id."""
 
+SIDE_BY_SIDE = 64
+"""Windows whose places are looked up together, which takes as long as for a few."""
+
+REMEMBERED = 8
+"""How often what was looked up is remembered: for the windows that are read, and those of which the cache is told."""
+
 
 class Columns(Mapping[str, npt.NDArray[Any]]):
     """What is known of windows beyond their place, by name; each (n,) is gathered when it is asked for."""
@@ -275,13 +281,34 @@ class Windows(Sequence[Any]):
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the cube and the window (without margin) of the chip at a position."""
-        try:
-            cube, start, row, col = map(int, self.frame.row(PLACE[1:], position))
-        except IndexError:
-            raise IndexError(f"plan[{position}]: the plan has {len(self)} chips") from None
+        _, cube, start, row, col = self._placed(position)
         time = None if self.dates is None else slice(start, start + self.dates)
         window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
         return self.cubes[cube], window
+
+    def id(self, position: int) -> int:
+        """Give the id of the chip at a position."""
+        return self._placed(position)[0]
+
+    def _placed(self, position: int) -> tuple[int, ...]:
+        """Give `PLACE` of the chip at a position."""
+        try:
+            position = range(len(self))[position]
+        except IndexError:
+            raise IndexError(f"plan[{position}]: the plan has {len(self)} chips") from None
+        number, index = divmod(position, SIDE_BY_SIDE)
+        found = self._looked_up.get(number)
+        if found is None:
+            at = slice(position - index, min(position - index + SIDE_BY_SIDE, len(self)))
+            found = [*zip(*(self.values(name, at).tolist() for name in PLACE), strict=True)]
+            if len(self._looked_up) >= REMEMBERED:
+                self._looked_up.clear()
+            self._looked_up[number] = found
+        return found[index]
+
+    @cached_property
+    def _looked_up(self) -> dict[int, list[tuple[int, ...]]]:
+        return {}
 
 
 def check_some(windows: Windows, call: str) -> None:

@@ -26,13 +26,16 @@ FREE = 2
 
 Buffer = npt.NDArray[np.uint8]
 
+Place = tuple[torch.Tensor, npt.NDArray[Any]]
+"""Where a tensor of a sample is written to: the tensor, and its array."""
+
 
 class Rows(Protocol):
     """Places for the tensors of samples, in batches to come, for any thread."""
 
     def row(
         self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+    ) -> Place:
         """Give the place of a sample's tensor, holding anything: as a tensor and as an array.
 
         Parameters
@@ -58,12 +61,12 @@ class FreshRows:
 
     def __init__(self, size: int, total: int, ranks: int = 1) -> None:
         self._size, self._total, self._ranks, self._lock = size, total, ranks, Lock()
-        self._begun: dict[tuple[int, str], tuple[torch.Tensor, npt.NDArray[Any], set[int]]] = {}
+        self._begun: dict[tuple[int, str], _Begun] = {}
         self._free: dict[int, deque[Buffer]] = {}  # by bytes
 
     def row(
         self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+    ) -> Place:
         """Give the place of a sample's tensor: see `Rows`."""
         group, index = divmod(position // self._ranks, self._size)
         rank = position % self._ranks
@@ -77,18 +80,14 @@ class FreshRows:
                         self._begun.pop(old, None)
                     mine = -(-(self._total - rank) // self._ranks)
                     members = min(self._size, mine - group * self._size)
-                    begun = self._begun[key] = (*self._batch((members, *shape), dtype), set(range(members)))
-        batch, array, left = begun
-        left.discard(index)
-        if not left:
+                    begun = self._begun[key] = _Begun(shape, dtype, self._batch((members, *shape), dtype))
+        place = begun.left.pop(index, None)
+        if not begun.left:
             self._begun.pop(key, None)
-        row = array[index]
-        if row.shape == shape and row.dtype == dtype:
-            return batch[index], row
-        return fresh(shape, dtype)
+        return fresh(shape, dtype) if place is None or begun.shape != shape or begun.dtype != dtype else place
 
-    def _batch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
-        """Make a tensor and its array, of memory that was a batch's where there is some."""
+    def _batch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[int, Place]:
+        """Make a tensor and its array, of memory that was a batch's where there is some; give the rows of both."""
         size = prod(shape) * dtype.itemsize
         free = self._free.setdefault(size, deque(maxlen=FREE))
         buffer = free.pop() if free else np.empty(size, np.uint8)
@@ -96,7 +95,14 @@ class FreshRows:
         finalize(array, free.append, buffer).atexit = False  # the array lives as long as any tensor of its memory
         batch = torch.from_numpy(array)
         setattr(batch, MARK, True)
-        return batch, batch.numpy()
+        return {index: (batch[index], row) for index, row in enumerate(batch.numpy())}
+
+
+class _Begun:
+    """A batch of which some rows are left to be given out: all are made at once, as one takes as long as a few."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], left: dict[int, Place]) -> None:
+        self.shape, self.dtype, self.left = shape, dtype, left
 
 
 written: ContextVar[tuple[Rows, int] | None] = ContextVar("written", default=None)
@@ -119,13 +125,13 @@ class Writing:
             written.reset(token)
 
 
-def row(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+def row(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Place:
     """Give the place of a tensor of the sample that is being made: its row, or memory of its own where it has none."""
     place = written.get()
     return fresh(shape, dtype) if place is None else place[0].row(place[1], name, shape, dtype)
 
 
-def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[torch.Tensor, npt.NDArray[Any]]:
+def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Place:
     """Give memory for a tensor, holding anything."""
     array = np.empty(shape, dtype)
     return torch.from_numpy(array), array

@@ -19,7 +19,7 @@ from geopipes.steps import Step
 from geopipes.tensors.cuts import authority, nanoseconds, place
 from geopipes.tensors.dates import of_dates
 from geopipes.tensors.programs import Program
-from geopipes.tensors.rows import Rows, fresh
+from geopipes.tensors.rows import Place, Rows, fresh
 from geopipes.tensors.samples import tensor
 from geopipes.tensors.stacking import filled
 from geopipes.tensors.targets import Target, canonical, targets
@@ -28,9 +28,6 @@ BOOL = np.dtype(bool)
 
 EVERYWHERE = np.ones((1, 1, 1, 1), bool)
 """``valid`` of a chip that is valid everywhere: looked at by each edit, which takes long for all its pixels."""
-
-Place = tuple[torch.Tensor, Array]
-"""Where a tensor of a sample is written to: the tensor, and its array."""
 
 Sampler = Callable[[Windows, int], dict[str, Any]]
 
@@ -127,7 +124,7 @@ class Maker:
         if self._changes:
             with timed(COMPUTING), np.errstate(all="ignore"):  # what a float does not hold is infinite in it
                 self._change(arrays, rows)
-        said = None if times is None else self._said(times, arrays["valid"][:, 0])
+        said = None if times is None else self._said(position, times, arrays["valid"][:, 0])
         sample: dict[str, Any] = {}
         # Only now: what is filled, or counted as not measured, is copied no more.
         for i, (target, (row, pixels), told) in enumerate(zip(self._targets, rows, valids, strict=True)):
@@ -143,11 +140,13 @@ class Maker:
             sample |= {name: there[name] for name in self._columns}
         return sample | self._place(windows, position, window)
 
-    def _said(self, times: Array, valid: Array) -> dict[str, torch.Tensor]:
+    def _said(self, position: int, times: Array, valid: Array) -> dict[str, torch.Tensor]:
         """Say what is known of the dates of a chip."""
         if self._length is not None:  # which asks for it
             valid = np.broadcast_to(valid, (len(times), *valid.shape[1:]))
-        return of_dates(torch.from_numpy(times.copy()), valid, length=self._length, doy=self._doy)
+        time, stamps = self._rows.row(position, "time", times.shape, times.dtype)
+        stamps[:] = times
+        return of_dates(time, valid, length=self._length, doy=self._doy)
 
     def _change(self, arrays: dict[str, Array], rows: Sequence[Place]) -> None:
         """Do all edits, the last one of a variable in the row of a tensor; copy what is not there yet."""
@@ -216,8 +215,8 @@ class Maker:
 
     def _place(self, windows: Windows, position: int, window: Window) -> dict[str, Any]:
         """Give the place of a chip, as ``tensor`` does."""
-        grown = window.grown(windows.margin)
-        dx, _, x0, _, dy, y0 = self._affine
-        transform = (dx, 0.0, dx * grown.cols.start + x0, 0.0, dy, dy * grown.rows.start + y0)
-        shape = (grown.rows.stop - grown.rows.start, grown.cols.stop - grown.cols.start)
-        return place(windows.values("id", position), self._crs, transform, shape, windows.margin)
+        margin, (dx, _, x0, _, dy, y0) = windows.margin, self._affine
+        left, top = window.cols.start - margin, window.rows.start - margin
+        shape = (window.rows.stop + margin - top, window.cols.stop + margin - left)
+        transform = (dx, 0.0, dx * left + x0, 0.0, dy, dy * top + y0)
+        return place(windows.id(position), self._crs, transform, shape, margin)
