@@ -121,9 +121,10 @@ def inherit(before: xr.Dataset, after: xr.Dataset, step: object) -> xr.Dataset:
         if the step dropped ``valid`` and changed the dims it stood on, or made it something else than booleans on time,
         y and x
     """
-    lost = {name: before[name].variable for name in IDENTITY if name in before.coords and name not in after.coords}
-    if lost:
-        after = after.assign_coords(lost)
+    if after is not before:
+        lost = {name: before[name].variable for name in IDENTITY if name in before.coords and name not in after.coords}
+        if lost:
+            after = after.assign_coords(lost)
     if "valid" in before and "valid" not in after:
         sizes = dict(before["valid"].sizes)
         if any(after.sizes.get(dim) != size for dim, size in sizes.items()):

@@ -39,7 +39,7 @@ def load(windows: Windows, position: int) -> Any:
     cube, window = windows.window(position)
     window = window.grown(windows.margin)
     if isinstance(cube, StackCube):
-        chip = xr.Variable(*_identity(windows, position, windows.margin))
+        chip = xr.Variable(*_identity(windows, position, windows.margin), fastpath=True)
         return stepped(windows, position, cube.read(window, chip=chip))
     return stepped(windows, position, identified(cube.read(window), windows, position))
 
@@ -230,4 +230,4 @@ def _named(dataset: xr.Dataset, windows: Windows, position: int, margin: int) ->
 
 
 def _identity(windows: Windows, position: int, margin: int) -> tuple[tuple[()], Any, dict[str, Any]]:
-    return (), windows.id(position), known(windows, position) | {"margin": margin}
+    return (), np.asarray(windows.id(position)), known(windows, position) | {"margin": margin}

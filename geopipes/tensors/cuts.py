@@ -88,7 +88,7 @@ class Cut:
                 raise TensorError(f"tensor({tensor}=...): there is no variable {name!r}; there are {known}")
             there = ", ".join(map(str, dims))
             raise TensorError(f"tensor({tensor}=...): {name!r} is ({there}); needed y, x and at most time and bands")
-        pixels = self._cropped((variable if dims == order else variable.transpose(*order)).values)
+        pixels = self._cropped(_values(variable if dims == order else variable.transpose(*order)))
         time = order[0] == "time"
         bands = len(order) > 2 + time
         pixels = pixels if time else pixels[None]
@@ -107,7 +107,7 @@ class Cut:
         """Give validity as (time or 1, y, x), without the margin."""
         valid = self._variables["valid"]
         order = ("time", "y", "x") if "time" in valid.dims else ("y", "x")
-        pixels = self._cropped((valid if valid.dims == order else valid.transpose(*order)).values)
+        pixels = self._cropped(_values(valid if valid.dims == order else valid.transpose(*order)))
         return pixels if len(order) == 3 else pixels[None]
 
     def time(self) -> torch.Tensor:
@@ -124,11 +124,11 @@ class Cut:
     def place(self) -> dict[str, Any]:
         """Give id, bounds, CRS and transform of the chip without its margin."""
         attrs = self._variables["spatial_ref"].attrs
-        x0, dx, _, y0, _, dy = (float(number) for number in attrs["GeoTransform"].split())
+        x0, dx, _, y0, _, dy = map(float, attrs["GeoTransform"].split())
         height, width = (self.chip.sizes[dim] for dim in "yx")
         for dim, start, step, size in (("x", x0, dx, width), ("y", y0, dy, height)):
             at = self._at(dim)
-            first, last = at[0], at[-1]
+            first, last = float(at[0]), float(at[-1])
             off = max(abs(first - start - step / 2), abs(last - start - step * (size - 0.5)))
             if off > abs(step) / 100:  # far above rounding, far below what moves a pixel
                 raise TensorError(
@@ -153,6 +153,12 @@ class Cut:
             return pixels
         inside = slice(self.margin, -self.margin)
         return pixels[..., inside, inside]
+
+
+def _values(variable: xr.Variable) -> npt.NDArray[Any]:
+    """Give the values of a variable; those that are an array already without looking for what else they may be."""
+    data = variable.data
+    return data if type(data) is np.ndarray else np.asarray(variable.values)
 
 
 @lru_cache(maxsize=64)

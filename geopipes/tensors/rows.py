@@ -33,9 +33,7 @@ Place = tuple[torch.Tensor, npt.NDArray[Any]]
 class Rows(Protocol):
     """Places for the tensors of samples, in batches to come, for any thread."""
 
-    def row(
-        self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> Place:
+    def row(self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Place:
         """Give the place of a sample's tensor, holding anything: as a tensor and as an array.
 
         Parameters
@@ -64,9 +62,7 @@ class FreshRows:
         self._begun: dict[tuple[int, str], _Begun] = {}
         self._free: dict[int, deque[Buffer]] = {}  # by bytes
 
-    def row(
-        self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> Place:
+    def row(self, position: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Place:
         """Give the place of a sample's tensor: see `Rows`."""
         group, index = divmod(position // self._ranks, self._size)
         rank = position % self._ranks

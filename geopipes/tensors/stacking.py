@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Layer
 from geopipes.tensors.dates import check_fits
 from geopipes.tensors.rows import fresh, row, written
+
+BOOL = np.dtype(bool)
 
 
 class Told(NamedTuple):
@@ -61,34 +64,90 @@ def stacked(
     -------
     (time or 1, band, y, x), and (time or 1, y, x) bool that tells what is measured; None where all are joined
     """
-    native = stored_dtype(name, tuple((layer.name, layer.pixels.dtype) for layer in layers), dtype)
-    dates = max(layers, key=lambda layer: layer.timed).pixels.shape[0]
-    size = layers[0].pixels.shape[2:]
+    form = _form(name, tuple(map(_kind, layers)), fill, dtype)
+    native, dates, size = form.native, form.dates, layers[0].pixels.shape[2:]
     if length is not None:
         check_fits(name, dates, length, fill)
     padding = slice(dates, length or dates)
-    with np.errstate(over="ignore"):  # what a float does not hold is infinite in it
-        if len(layers) == 1 and written.get() is None and padding.stop == dates:
+    if len(layers) == 1 and written.get() is None and padding.stop == dates:
+        with _overflowing(form):
             pixels = np.require(layers[0].pixels, native, ["C_CONTIGUOUS", "WRITEABLE"])  # copies only if it must
-            made = torch.from_numpy(pixels)
-        else:
-            shape = (padding.stop, sum(layer.pixels.shape[1] for layer in layers), *size)
-            made, pixels = row(name, shape, native) if dtype in (None, held_in(native)) else fresh(shape, native)
-            parts = [layer.pixels for layer in layers]
-            if any(len(part) != dates for part in parts):
-                parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
+        made = torch.from_numpy(pixels)
+    else:
+        shape = (padding.stop, form.bands, *size)
+        made, pixels = row(name, shape, native) if form.kept else fresh(shape, native)
+        parts = [layer.pixels for layer in layers]
+        if form.uneven:
+            parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
+        with _overflowing(form):
             np.concatenate(parts, axis=1, out=pixels[:dates], casting="unsafe")
-            if padding.stop > dates and fill is not None:
-                pixels[padding] = checked_fill(name, fill, native)
+        if padding.stop > dates and fill is not None:
+            pixels[padding] = checked_fill(name, fill, native)
     told = None
-    if not all(layer.joined for layer in layers):
-        told, measured = row(f"{name}_valid", (padding.stop, *size), np.dtype(bool))
+    if not form.joined:
+        told, measured = row(f"{name}_valid", (padding.stop, *size), BOOL)
         measured[:dates], measured[padding] = valid, False
-        number = None if fill is None else checked_fill(name, fill, native)
         shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
-        whole = filled(pixels, spoken(layers), measured, number, shared=shared)
+        whole = filled(pixels, form.spoken, measured, form.number, shared=shared)
         made = made if whole is pixels else torch.from_numpy(whole)
     return made if dtype in (None, made.dtype) else made.to(dtype), told
+
+
+class _Form(NamedTuple):
+    """What all chips of a kind have in common.
+
+    Attributes
+    ----------
+    native : the dtype in which a tensor is stacked
+    dates, bands : of it
+    uneven : whether layers without time are repeated
+    kept : whether that is the dtype of the tensor
+    casts : whether layers are of other ones
+    joined : whether ``valid`` speaks of none of them
+    spoken, number : as `filled` takes them
+    """
+
+    native: np.dtype[Any]
+    dates: int
+    bands: int
+    uneven: bool
+    kept: bool
+    casts: bool
+    joined: bool
+    spoken: Spoken
+    number: np.generic | None
+
+
+_Kind = tuple[str, np.dtype[Any], int, int, bool, bool, float | None]
+
+
+def _kind(layer: Layer) -> _Kind:
+    """Tell of a layer what others of its kind share."""
+    dates, bands, *_ = layer.pixels.shape
+    return layer.name, layer.pixels.dtype, dates, bands, layer.timed, layer.joined, layer.nodata
+
+
+@lru_cache(maxsize=64)
+def _form(name: str, kinds: tuple[_Kind, ...], fill: float | None, dtype: torch.dtype | None) -> _Form:
+    native = stored_dtype(name, tuple(kind[:2] for kind in kinds), dtype)
+    dates = max(kinds, key=lambda kind: kind[4])[2]
+    joined = all(kind[5] for kind in kinds)
+    return _Form(
+        native=native,
+        dates=dates,
+        bands=sum(kind[3] for kind in kinds),
+        uneven=any(kind[2] != dates for kind in kinds),
+        kept=dtype in (None, held_in(native)),
+        casts=any(kind[1] != native for kind in kinds),
+        joined=joined,
+        spoken=_spoken(*((bands, not own, kind.kind in "fc", nodata) for _, kind, _, bands, _, own, nodata in kinds)),
+        number=None if fill is None or joined else checked_fill(name, fill, native),
+    )
+
+
+def _overflowing(form: _Form) -> AbstractContextManager[Any]:
+    """Let what a float does not hold be infinite in it."""
+    return np.errstate(over="ignore") if form.casts else nullcontext()
 
 
 @lru_cache(maxsize=64)
