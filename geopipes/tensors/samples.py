@@ -13,7 +13,7 @@ from geopipes.errors import TensorError
 from geopipes.tensors.cuts import Cut
 from geopipes.tensors.dates import OF_DATES, Length, check_length, length_of, of_dates
 from geopipes.tensors.detections import detections
-from geopipes.tensors.stacking import stacked
+from geopipes.tensors.stacking import named, stacked
 
 PLACE = ("chip", "bounds", "crs", "transform", *OF_DATES)
 """Keys of a sample that no tensor may take."""
@@ -101,11 +101,9 @@ def tensor(
         pixels, valid = stacked(name, layers, cuts[key].valid(), fill=fill, dtype=as_dtype, length=dates)
         if timed and not time_axis:
             _check_one_date(name, dates=pixels.shape[0])
-        date = slice(None) if timed and time_axis else 0
-        band = 0 if isinstance(wanted, str) and not layers[0].banded else slice(None)
-        sample[name] = pixels[date, band]
-        if valid is not None:
-            sample[f"{name}_valid"] = valid[date]
+        date = None if timed and time_axis else 0
+        band = 0 if isinstance(wanted, str) and not layers[0].banded else None
+        sample |= named(name, pixels, valid, date=date, band=band)
         if timed and not alone:
             said = of_dates(cuts[key].time(), cuts[key].valid(), length=dates, doy=doy)
             sample |= {f"{name}_{one}": values for one, values in said.items()}

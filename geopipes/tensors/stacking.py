@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -69,22 +69,21 @@ def stacked(
     if length is not None:
         check_fits(name, dates, length, fill)
     padding = slice(dates, length or dates)
-    if len(layers) == 1 and written.get() is None and padding.stop == dates:
-        with _overflowing(form):
+    with np.errstate(over="ignore") if form.casts else nullcontext():  # what a float does not hold is infinite in it
+        if len(layers) == 1 and written.get() is None and padding.stop == dates:
             pixels = np.require(layers[0].pixels, native, ["C_CONTIGUOUS", "WRITEABLE"])  # copies only if it must
-        made = torch.from_numpy(pixels)
-    else:
-        shape = (padding.stop, form.bands, *size)
-        made, pixels = row(name, shape, native) if form.kept else fresh(shape, native)
-        parts = [layer.pixels for layer in layers]
-        if form.uneven:
-            parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
-        with _overflowing(form):
+            made = torch.from_numpy(pixels)
+        else:
+            shape = (padding.stop, form.bands, *size)
+            made, pixels = row(name, shape, native) if form.kept else fresh(shape, native)
+            parts = [layer.pixels for layer in layers]
+            if form.uneven:
+                parts = [np.broadcast_to(part, (dates, *part.shape[1:])) for part in parts]
             np.concatenate(parts, axis=1, out=pixels[:dates], casting="unsafe")
-        if padding.stop > dates and fill is not None:
-            pixels[padding] = checked_fill(name, fill, native)
+            if padding.stop > dates and fill is not None:
+                pixels[padding] = checked_fill(name, fill, native)
     told = None
-    if not form.joined:
+    if form.spoken:
         told, measured = row(f"{name}_valid", (padding.stop, *size), BOOL)
         measured[:dates], measured[padding] = valid, False
         shared = np.may_share_memory(pixels, layers[0].pixels)  # a chip itself is never written to
@@ -103,7 +102,6 @@ class _Form(NamedTuple):
     uneven : whether layers without time are repeated
     kept : whether that is the dtype of the tensor
     casts : whether layers are of other ones
-    joined : whether ``valid`` speaks of none of them
     spoken, number : as `filled` takes them
     """
 
@@ -113,7 +111,6 @@ class _Form(NamedTuple):
     uneven: bool
     kept: bool
     casts: bool
-    joined: bool
     spoken: Spoken
     number: np.generic | None
 
@@ -131,7 +128,7 @@ def _kind(layer: Layer) -> _Kind:
 def _form(name: str, kinds: tuple[_Kind, ...], fill: float | None, dtype: torch.dtype | None) -> _Form:
     native = stored_dtype(name, tuple(kind[:2] for kind in kinds), dtype)
     dates = max(kinds, key=lambda kind: kind[4])[2]
-    joined = all(kind[5] for kind in kinds)
+    told = _spoken(*((bands, not own, kind.kind in "fc", nodata) for _, kind, _, bands, _, own, nodata in kinds))
     return _Form(
         native=native,
         dates=dates,
@@ -139,15 +136,25 @@ def _form(name: str, kinds: tuple[_Kind, ...], fill: float | None, dtype: torch.
         uneven=any(kind[2] != dates for kind in kinds),
         kept=dtype in (None, held_in(native)),
         casts=any(kind[1] != native for kind in kinds),
-        joined=joined,
-        spoken=_spoken(*((bands, not own, kind.kind in "fc", nodata) for _, kind, _, bands, _, own, nodata in kinds)),
-        number=None if fill is None or joined else checked_fill(name, fill, native),
+        spoken=told,
+        number=None if fill is None or not told else checked_fill(name, fill, native),
     )
 
 
-def _overflowing(form: _Form) -> AbstractContextManager[Any]:
-    """Let what a float does not hold be infinite in it."""
-    return np.errstate(over="ignore") if form.casts else nullcontext()
+def named(
+    name: str, pixels: torch.Tensor, valid: torch.Tensor | None, *, date: int | None, band: int | None
+) -> dict[str, torch.Tensor]:
+    """Name what `stacked` gives, without the axes that are not asked for.
+
+    Parameters
+    ----------
+    date, band : the place along time and bands where there is to be no such axis; None for the whole axis
+    """
+    pixels = pixels if date is None else pixels[date]
+    tensors = {name: pixels if band is None else pixels.select(-3, band)}
+    if valid is not None:
+        tensors[f"{name}_valid"] = valid if date is None else valid[date]
+    return tensors
 
 
 @lru_cache(maxsize=64)

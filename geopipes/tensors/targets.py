@@ -14,7 +14,7 @@ import xarray as xr
 from geopipes.edits import Array
 from geopipes.tensors.cuts import Cut, Layer
 from geopipes.tensors.programs import LYING, Program
-from geopipes.tensors.stacking import Spoken, checked_fill, held_in, spoken, stored_dtype
+from geopipes.tensors.stacking import Spoken, checked_fill, held_in, named, spoken, stored_dtype
 
 Slots = tuple[tuple[str, slice], ...]
 """Variables and the bands of a tensor that they are."""
@@ -57,11 +57,7 @@ class Target:
     def named(self, pixels: torch.Tensor, valid: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Name (time, band, y, x) and its validity, without the axes that are not asked for."""
         pixels = pixels if self.kept else pixels.to(self.dtype)
-        pixels = pixels if self.date is None else pixels[self.date]
-        tensors = {self.name: pixels if self.band is None else pixels.select(-3, self.band)}
-        if valid is not None:
-            tensors[f"{self.name}_valid"] = valid if self.date is None else valid[self.date]
-        return tensors
+        return named(self.name, pixels, valid, date=self.date, band=self.band)
 
 
 def targets(
