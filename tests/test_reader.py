@@ -177,13 +177,13 @@ def part_of(whole: Block, rows: slice, cols: slice) -> Block:
     """Cut a window from a block."""
     inside = (..., rows, cols)
     pixels = {dtype: each[inside] for dtype, each in whole.pixels.items()}
-    return Block(pixels, {dtype: each[inside] for dtype, each in whole.ok.items()}, whole.valid[inside])
+    return Block(pixels, {dtype: whole.shown(dtype)[inside] for dtype in pixels}, whole.valid[inside])
 
 
 def assert_equal(found: Block, expected: Block) -> None:
     np.testing.assert_array_equal(found.valid, expected.valid)
     for dtype in expected.pixels:
-        np.testing.assert_array_equal(found.ok[dtype], expected.ok[dtype])
+        np.testing.assert_array_equal(found.shown(dtype), expected.shown(dtype))
         np.testing.assert_array_equal(found.pixels[dtype], expected.pixels[dtype])
 
 
@@ -275,8 +275,8 @@ def test_large_windows_are_those_of_small_ones(tmp_path: Path) -> None:
 def test_a_mosaic_is_its_rasters_one_over_the_other(stack: Stacks, method: str) -> None:
     names = ("half a pixel off", "the next zone", "same grid", "20 m")
     found, layers = read(stack(method, names)), [read(stack(method, (name,))) for name in names]
-    for dtype, ok in found.ok.items():
-        valid = np.stack([layer.ok[dtype] for layer in layers])
+    for dtype in found.pixels:
+        ok, valid = found.shown(dtype), np.stack([layer.shown(dtype) for layer in layers])
         stacked = np.stack([layer.pixels[dtype] for layer in layers])
         np.testing.assert_array_equal(ok, valid.any(axis=0))
         first = np.take_along_axis(stacked, valid.argmax(axis=0)[None], axis=0)[0]
@@ -308,8 +308,9 @@ def test_a_mask_hides_pixels_and_changes_no_other(stack: Stacks, method: str) ->
     unmasked = np.ones((240, 250), bool)
     unmasked[50:90, 120:170] = False
     raster, grid = (slice(0, 210), slice(20, 250)), (slice(20, 230), slice(0, 230))
-    for dtype, ok in hidden.ok.items():
-        np.testing.assert_array_equal(ok[..., *grid], shown.ok[dtype][..., *grid] & unmasked[raster])
+    for dtype in hidden.pixels:
+        ok = hidden.shown(dtype)
+        np.testing.assert_array_equal(ok[..., *grid], shown.shown(dtype)[..., *grid] & unmasked[raster])
         np.testing.assert_array_equal(hidden.pixels[dtype][ok], shown.pixels[dtype][ok])
 
 
@@ -321,7 +322,7 @@ def test_bands_of_one_file_take_each_its_method(stack: Stacks) -> None:
             alone = read(replace(together, variables=(variable,)))
             channel = reader.channels[variable.name]
             np.testing.assert_array_equal(found.pixels[variable.dtype][:, channel], alone.pixels[variable.dtype])
-            np.testing.assert_array_equal(found.ok[variable.dtype][:, channel], alone.ok[variable.dtype])
+            np.testing.assert_array_equal(found.shown(variable.dtype)[:, channel], alone.shown(variable.dtype))
             named = reader.read(*window(GRID), [0], names=(variable.name,))
             np.testing.assert_array_equal(named.pixels[variable.dtype][:, channel], alone.pixels[variable.dtype])
 
@@ -378,5 +379,5 @@ def test_the_overview_just_finer_is_read_and_none_for_classes(
     for method in RESAMPLINGS:
         found = read(stack_of(telling, grid, method))
         level = 100 if method in ("nearest", "mode") else value
-        assert {*found.pixels[UINT16][found.ok[UINT16]]} == {level}
+        assert {*found.pixels[UINT16][found.shown(UINT16)]} == {level}
         assert found.valid.all()

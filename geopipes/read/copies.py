@@ -10,6 +10,9 @@ from geopipes.read.warps.compiling import brief, compiled
 
 Array = np.ndarray[Any, Any]
 
+FRESH, TOLD, WHOLE = range(3)
+"""Of a channel: nothing is drawn on it; ``ok`` tells what is valid; all is valid, and ``ok`` holds anything."""
+
 
 @compiled
 def copy_valid(
@@ -50,6 +53,54 @@ def copy_valid(
                     good = ((pixel != value) | free) & (pixel == pixel)
                     target[j] = pixel if good & (not was) else target[j]
                     done[j] = was | good
+
+
+@compiled
+def copy_first(
+    pixels: Array, picked: Array, mask: Array, nodata: Array, marked: Array, corner: tuple[int, int],
+    out: Array, ok: Array, states: Array, channels: Array, place: tuple[int, int], shape: tuple[int, int],
+    scales: Array, kind: Array,
+) -> None:  # fmt: skip
+    """Copy a tile to where nothing is yet: single pixels are noted from the first that is not valid on.
+
+    Parameters
+    ----------
+    pixels, picked, mask, nodata, marked, corner, out, ok, channels, place, shape : as `copy_valid` takes them
+    states : (channel,) WHOLE, where all that is copied so far is valid, or TOLD
+    scales, kind : as `rescale` takes them; (0, 2) scales for none
+    """
+    # Views of rows would be counted as references, which takes as long as copying; signed indices would be looked at.
+    row, col, down, across = np.uint64(corner[0]), np.uint64(corner[1]), np.uint64(place[0]), np.uint64(place[1])
+    height, width = np.uint64(shape[0]), np.uint64(shape[1])
+    for k in range(len(picked)):
+        p, c, value, free = np.uint64(picked[k]), np.uint64(channels[k]), nodata[k], not marked[k]
+        for i in range(height):
+            y, to = row + i, down + i
+            if scales.shape[0] > 0:
+                factor, offset = scales[k, 0], scales[k, 1]
+                for j in range(width):
+                    out[c, to, across + j] = kind.dtype.type(np.float64(pixels[p, y, col + j]) * factor + offset)
+            else:
+                for j in range(width):
+                    out[c, to, across + j] = pixels[p, y, col + j]
+            if states[c] == WHOLE:
+                good = True
+                for j in range(width):
+                    pixel = pixels[p, y, col + j]
+                    good &= ((pixel != value) | free) & (pixel == pixel)
+                if mask.shape[0] > 0:
+                    for j in range(width):
+                        good &= mask[y, col + j] != 0
+                if good:
+                    continue
+                ok[c] = True
+                states[c] = TOLD
+            for j in range(width):
+                pixel = pixels[p, y, col + j]
+                ok[c, to, across + j] = ((pixel != value) | free) & (pixel == pixel)
+            if mask.shape[0] > 0:
+                for j in range(width):
+                    ok[c, to, across + j] &= mask[y, col + j] != 0
 
 
 @compiled
@@ -139,6 +190,15 @@ def settle(out: Array, ok: Array, nothing: Array, valid: Array) -> None:
                 target[j] = target[j] if done[j] else value
             for j in range(out.shape[2]):
                 all_valid[j] = all_valid[j] & done[j]
+
+
+@brief
+def tell(ok: Array, states: Array, channels: Array) -> None:
+    """Let ``ok`` (channel, y, x) tell what is valid of some channels."""
+    for channel in channels:
+        if states[channel] != TOLD:
+            ok[channel] = states[channel] == WHOLE
+            states[channel] = TOLD
 
 
 @brief

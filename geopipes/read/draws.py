@@ -12,7 +12,8 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geopipes.read import warps
-from geopipes.read.copies import copy_all, copy_scaled, copy_valid, rescale
+from geopipes.read.copies import copy_all, copy_first, copy_scaled, copy_valid, rescale
+from geopipes.read.layers import Layer
 from geopipes.read.nodata import marks
 from geopipes.read.planes import Box, Planes
 from geopipes.read.scratch import scratch
@@ -28,6 +29,7 @@ KEPT_BOXES = 4096
 """Windows whose place in a raster is kept, for each raster: more than the chips ahead that the cache is told of."""
 
 NO_MASK = np.empty((0, 0), np.uint8)
+NO_SCALES = np.empty((0, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,20 +92,20 @@ class Draw:
         box = self.box(window)
         return [] if box is None else self.planes.keys(self.level, self.planes.tiles(self.level, box))
 
-    def onto(self, window: Box, out: Array, ok: Array, place: Place) -> None:
+    def onto(self, window: Box, layer: Layer, place: Place) -> None:
         """Draw a window inside the grid.
 
         Parameters
         ----------
         window : rows and columns of the grid
-        out, ok : (channel, y, x); what is valid is written where ``ok`` is not
-        place : where the window begins in them
+        layer : what is valid is written where nothing in it is valid yet
+        place : where the window begins in it
         """
         box = self.box(window)
         if box is None:
             return
         if self.offset is not None:
-            self._copy(box, self.offset, window, out, ok, place)
+            self._copy(box, self.offset, window, layer, place)
             return
         where = warps.located(self.raster, self.grid, *window, self.resampling, self.scale)
         expected = self.planes.tiles(self.level, box)
@@ -113,6 +115,7 @@ class Draw:
             return
         height, width = where.shape
         inside = (self._target, slice(place[0], place[0] + height), slice(place[1], place[1] + width))
+        out, ok = layer.pixels, layer.told(self.channels)
         # Copies where the channels do not follow each other, or the place is narrower than the whole.
         target, done = np.ascontiguousarray(out[inside]), np.ascontiguousarray(ok[inside])
         if self.scales is not None:
@@ -144,19 +147,23 @@ class Draw:
         first, last = int(self.channels[0]), int(self.channels[-1])
         return slice(first, last + 1) if last - first + 1 == len(self.channels) else self.channels
 
-    def _copy(self, box: Box, offset: Place, window: Box, out: Array, ok: Array, place: Place) -> None:
+    def _copy(self, box: Box, offset: Place, window: Box, layer: Layer, place: Place) -> None:
         places = self.planes.tiles(self.level, box)
         shift = [offset[axis] - window[axis].start + place[axis] for axis in (0, 1)]
         marked = marks(self.nodata, self.planes.dtype)
         with self.planes.held(self.level, places, self.parts, shared(), current.get()) as held:
+            first = layer.begin(self.channels, (box[0].stop - box[0].start, box[1].stop - box[1].start))
             for k, (corner, row, col, shape) in enumerate(self._shares(places, box)):
-                to = (row + shift[0], col + shift[1])
                 mask = NO_MASK if held.masks is None else held.masks[k][0]
-                given = (held.pixels[k], self.picked, mask, *marked, corner, out, ok, self.channels, to, shape)
-                if self.scales is None:
-                    copy_valid(*given)
+                source = (held.pixels[k], self.picked, mask, *marked, corner)
+                target = (self.channels, (row + shift[0], col + shift[1]), shape)
+                if first:
+                    scales = NO_SCALES if self.scales is None else self.scales
+                    copy_first(*source, layer.pixels, layer.ok, layer.states, *target, scales, self._kind)
+                elif self.scales is None:
+                    copy_valid(*source, layer.pixels, layer.ok, *target)
                 else:
-                    copy_scaled(*given, self.scales, self._kind)
+                    copy_scaled(*source, layer.pixels, layer.ok, *target, self.scales, self._kind)
 
     def _crop(self, places: list[Place], box: Box) -> tuple[Array, Array | None]:
         """Put a box of the raster together from its tiles: pixels (n, y, x), mask (y, x)."""

@@ -6,34 +6,32 @@ go through `geopipes.read.warps`, which is anchored to the grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from geopipes.errors import GeopipesError, ReadError, SourceError
 from geopipes.meters import COPYING, RESAMPLING, timed
 from geopipes.read import ahead
-from geopipes.read.copies import assign, everywhere, settle
+from geopipes.read.copies import assign
 from geopipes.read.draws import Draw, current, passed_over
 from geopipes.read.failures import asking, outdated
-from geopipes.read.files import File, assuming, opened
-from geopipes.read.placing import Placement, placement
-from geopipes.read.planes import Box, Planes, band_dtype, blocks, counted_from, cut_to, planes
-from geopipes.read.sources import RESAMPLINGS, Source, Stack, Variable, grid_key
+from geopipes.read.files import assuming, opened
+from geopipes.read.layers import Layer
+from geopipes.read.planes import Box, blocks, counted_from, cut_to
+from geopipes.read.sheets import Names, Opened, Sheet, planned, sheets
+from geopipes.read.sources import RESAMPLINGS, Stack
 from geopipes.read.stores import located
-from geopipes.read.tiles import Uses, shared
+from geopipes.read.tiles import shared
 from geopipes.read.withheld import Withheld
 
 Array = np.ndarray[Any, Any]
 DType = np.dtype[Any]
-Names = tuple[str, ...] | None
-
-FULL_RESOLUTION = ("nearest", "mode")
-"""Methods that give values as the file holds them: an overview of classes may hold means of classes."""
+Layers = dict[DType, Layer]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Block:
     ----------
     pixels : by dtype of the variables, (time, channel, y, x); `Reader.channels` says which are a variable's. Where
         not valid: NaN for floats, else the variable's nodata, else 0
-    ok : which of them are valid, likewise
+    ok : which of them are valid, likewise; holds anything if the block is complete, and for channels not wanted
     valid : (time, y, x), where all channels that were wanted are
     complete : whether that is everywhere
     """
@@ -54,31 +52,9 @@ class Block:
     valid: Array
     complete: bool = False
 
-
-@dataclass(frozen=True, eq=False)
-class Sheet:
-    """Bands of one item at one time step, on one grid.
-
-    Attributes
-    ----------
-    members : (source, variable) for each, in the stack's order
-    place : where the rasters lie on the stack's grid
-    """
-
-    members: tuple[tuple[Source, Variable], ...]
-    place: Placement
-
-    def wanted(self, names: Names) -> list[tuple[Source, Variable]]:
-        """Give the members of these variables."""
-        return [(source, variable) for source, variable in self.members if names is None or variable.name in names]
-
-
-class Opened(NamedTuple):
-    """The files of a sheet, what is drawn from them, and the run in which they were last looked after."""
-
-    files: tuple[File, ...]
-    draws: tuple[tuple[DType, Draw], ...]
-    run: Uses | None
+    def shown(self, dtype: DType) -> Array:
+        """Say which pixels of a dtype are valid, of the channels that were wanted: (time, channel, y, x)."""
+        return np.ones(self.ok[dtype].shape, bool) if self.complete else self.ok[dtype]
 
 
 class Reader:
@@ -142,22 +118,19 @@ class Reader:
                 return self.read(rows, cols, steps, names=names, into=into)
         block = into or self._empty((len(steps), rows.stop - rows.start, cols.stop - cols.start))
         pixels, ok, valid = block.pixels, block.ok, block.valid
-        for array in ok.values():
-            assign(array.reshape(-1), value=False)
         assign(valid.reshape(-1), value=True)
-        for block_rows, block_cols in blocks(rows, cols):
-            inside = (slice(None), *counted_from((block_rows, block_cols), (rows.start, cols.start)))
-            for i, step in enumerate(steps):
-                here = {dtype: (pixels[dtype][i][inside], ok[dtype][i][inside]) for dtype in pixels}
-                self._read_step(step, (block_rows, block_cols), names, here)
-        complete = True
-        for dtype, channels in self._ranges(names):
-            for i in range(len(steps)):
-                done = ok[dtype][i, channels]
-                if not everywhere(done.reshape(-1)):
-                    complete = False
-                    nothing = np.array(self._nothing[dtype][channels], pixels[dtype].dtype)
-                    settle(pixels[dtype][i, channels], done, nothing, valid[i])
+        drawn: list[Layers] = [{t: Layer(pixels[t][i], ok[t][i]) for t in pixels} for i in range(len(steps))]
+        for part in blocks(rows, cols):
+            for step, layers in zip(steps, drawn, strict=True):
+                self._read_step(step, part, (rows.start, cols.start), names, layers)
+        complete, wanted = True, self._ranges(names)
+        for layers, shown in zip(drawn, valid, strict=True):
+            for dtype, channels in wanted:
+                complete &= layers[dtype].finished(channels, self._nothing[dtype][channels], shown)
+        if not complete:  # then ``ok`` tells of all that was wanted
+            for layers in drawn:
+                for dtype, channels in wanted:
+                    layers[dtype].told(channels)
         return Block(pixels, ok, valid, complete)
 
     def _empty(self, shape: tuple[int, int, int]) -> Block:
@@ -203,42 +176,41 @@ class Reader:
         known, run = self._opens.get((sheet, names)), current.get()
         return known is not None and known.run is run is not None and not any(file.broken for file in known.files)
 
-    def _read_step(self, step: int, window: Box, names: Names, here: dict[DType, tuple[Array, Array]]) -> None:
-        """Draw what there is at one time step, item by item: the first valid pixel stays."""
-        inner = cut_to(self._shape, window)
+    def _read_step(self, step: int, part: Box, corner: tuple[int, int], names: Names, layers: Layers) -> None:
+        """Draw a part of the window at a corner, at one time step, item by item: the first valid pixel stays."""
+        inner = cut_to(self._shape, part)
         if inner is None:
             return
-        rows, cols = window
-        place = (inner[0].start - rows.start, inner[1].start - cols.start)
+        rows, cols = part
+        inside = counted_from(inner, corner)
         seen, withheld = False, Withheld()
         for sheet in self._at(step):
             if not sheet.place.touches(*inner):
                 continue
-            if seen and self._full(sheet, names, here, _inside(inner, window)):
+            if seen and self._full(sheet, names, layers, inside):
                 if (known := self._opens.get((sheet, names))) is not None:
                     passed_over(_keys(known.draws, inner))
                 continue
             seen = True
             try:
-                self._draw_all(sheet, names, inner, here, place)
+                self._draw_all(sheet, names, inner, layers, (inside[0].start, inside[1].start))
             except (ReadError, SourceError) as error:
                 source = sheet.members[0][0]
                 asking.get().unread(error, source, (rows.start, rows.stop, cols.start, cols.stop))
                 for source, variable in sheet.wanted(names):
-                    ok = here[variable.dtype][1][(self.channels[variable.name], *_inside(inner, window))]
+                    channels = self.channels[variable.name]
+                    ok = layers[variable.dtype].told(channels)[(channels, *inside)]
                     withheld.cover(ok, source.geobox, self.stack.geobox, inner, variable.resampling)
         withheld.lift()
 
-    def _draw_all(
-        self, sheet: Sheet, names: Names, inner: Box, here: dict[DType, tuple[Array, Array]], place: tuple[int, int]
-    ) -> None:
+    def _draw_all(self, sheet: Sheet, names: Names, inner: Box, layers: Layers, place: tuple[int, int]) -> None:
         """Draw what a sheet holds; a file whose kept header turns out to be another one's is opened anew."""
         renewed: set[str | None] = set()
         while True:
             try:
                 for dtype, draw in self._opened(sheet, names):
                     with timed(RESAMPLING if draw.offset is None else COPYING):
-                        draw.onto(inner, *here[dtype], place)
+                        draw.onto(inner, layers[dtype], place)
                 return
             except ReadError as error:
                 href = None if error.failure is None else error.failure.href
@@ -252,25 +224,16 @@ class Reader:
             return [(dtype, slice(None)) for dtype in self._nothing]
         return [(v.dtype, self.channels[v.name]) for v in self.stack.variables if v.name in names]
 
-    def _full(self, sheet: Sheet, names: Names, here: dict[DType, tuple[Array, Array]], inside: Box) -> bool:
+    def _full(self, sheet: Sheet, names: Names, layers: Layers, inside: Box) -> bool:
         """Say whether nothing is left to be drawn from a sheet."""
         return all(
-            here[variable.dtype][1][(self.channels[variable.name], *inside)].all()
-            for _, variable in sheet.wanted(names)
+            layers[variable.dtype].full(self.channels[variable.name], inside) for _, variable in sheet.wanted(names)
         )
 
     def _at(self, step: int) -> tuple[Sheet, ...]:
         """Give the sheets of a time step, in order of precedence."""
         if step not in self._sheets:
-            found: dict[tuple[Any, ...], list[tuple[Source, Variable]]] = {}
-            for rank in range(max(len(variable.sources[step]) for variable in self.stack.variables)):
-                for variable in self.stack.variables:
-                    for source in variable.sources[step][rank : rank + 1]:
-                        key = (rank, source.item, grid_key(source.geobox))
-                        found.setdefault(key, []).append((source, variable))
-            self._sheets[step] = tuple(
-                Sheet(tuple(members), placement(members[0][0].geobox, self.stack.geobox)) for members in found.values()
-            )
+            self._sheets[step] = sheets(self.stack, step)
         return self._sheets[step]
 
     def _opened(self, sheet: Sheet, names: Names) -> tuple[tuple[DType, Draw], ...]:
@@ -280,64 +243,13 @@ class Reader:
             return known.draws
         members = sheet.wanted(names)
         files = tuple(opened(source) for source, _ in members)
-        draws = known.draws if known and known.files == files else tuple(self._planned(members, files, sheet.place))
+        draws = (
+            known.draws
+            if known and known.files == files
+            else tuple(planned(members, files, sheet.place, self.channels, self.stack.geobox))
+        )
         self._opens[sheet, names] = Opened(files, draws, run)
         return draws
-
-    def _planned(
-        self, members: Sequence[tuple[Source, Variable]], files: Sequence[File], place: Placement
-    ) -> Iterator[tuple[DType, Draw]]:
-        """Put bands of one tile lattice together as planes; then one draw for each method and dtype."""
-        bands: dict[File, set[int]] = {}
-        for (source, _), file in zip(members, files, strict=True):
-            bands.setdefault(file, set()).update(source.bands)
-        lattices: dict[Any, list[File]] = {}
-        for file, wanted in bands.items():
-            alone = id(file) if file.layout.masked else None
-            key = (file.layout.levels, grid_key(file.layout.geobox), band_dtype(file, tuple(wanted)), alone)
-            lattices.setdefault(key, []).append(file)
-        for together in lattices.values():
-            side_by_side = planes(together, [tuple(sorted(bands[file])) for file in together])
-            groups: dict[tuple[str, DType, bool], list[tuple[Source, Variable, File]]] = {}
-            for (source, variable), file in zip(members, files, strict=True):
-                if file in together:
-                    kind = (variable.resampling, variable.dtype, source.scale is not None)
-                    groups.setdefault(kind, []).append((source, variable, file))
-            for (resampling, dtype, _), group in groups.items():
-                yield dtype, self._draw(side_by_side, resampling, group, place)
-
-    def _draw(
-        self, all_of: Planes, resampling: str, group: Sequence[tuple[Source, Variable, File]], where: Placement
-    ) -> Draw:
-        """Say which planes go where."""
-        picks = []
-        for source, variable, file in group:
-            part = all_of.files.index(file)
-            for i, band in enumerate(source.bands):
-                plane = all_of.parts[part].start + all_of.bands[part].index(band)
-                stated = file.layout.nodata[band - 1] if source.nodata is None else source.nodata
-                picks.append((self.channels[variable.name].start + i, plane, part, stated, source.scale))
-        channels, picked, parts, nodata, scales = zip(*sorted(picks, key=lambda pick: pick[0]), strict=True)
-        level = 0 if where.offset is not None or resampling in FULL_RESOLUTION else all_of.level(where.scale)
-        (height, width), (full_height, full_width) = all_of.levels[level].shape, all_of.levels[0].shape
-        return Draw(
-            planes=all_of,
-            parts=tuple(sorted(set(parts))),
-            picked=np.array(picked),
-            channels=np.array(channels),
-            nodata=nodata,
-            scales=None if group[0][0].scale is None else np.array(scales),
-            dtype=group[0][1].dtype,
-            resampling=resampling,
-            level=level,
-            grid=self.stack.geobox,
-            offset=where.offset,
-            scale=(where.scale[0] * full_height / height, where.scale[1] * full_width / width),
-        )
-
-
-def _inside(inner: Box, window: Box) -> Box:
-    return counted_from(inner, (window[0].start, window[1].start))
 
 
 def _keys(draws: Sequence[tuple[DType, Draw]], window: Box) -> list[Any]:

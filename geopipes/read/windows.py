@@ -68,4 +68,4 @@ def read_variable(variable: Variable, step: int, geobox: GeoBox, rows: slice, co
         as `read_source`
     """
     block = Reader(Stack(geobox, None, (variable,))).read(rows, cols, [step])
-    return block.pixels[variable.dtype][0], block.ok[variable.dtype][0]
+    return block.pixels[variable.dtype][0], block.shown(variable.dtype)[0]
