@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import numpy as np
@@ -281,6 +282,47 @@ def test_what_fails_ahead_is_told_to_whoever_needs_it_and_then_fetched(tmp_path:
             fetched.take(file, *tile)
         assert fetched.take(file, *tile) == path.read_bytes()[tile[0] : sum(tile)]
         assert [request.status for request in server.requests if request.method == "GET"] == [206, 503, 206]
+
+
+SIGNED = "?sp=r&se=2026&sig=SECRET%3D"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tiled.tif", {}),
+        ("strips.tif", {}),
+        ("junk.tif", {}),
+        ("tiled.tif", {"engine": "odc"}),
+        ("tiled.tif", {"engine": "stackstac"}),
+    ],
+)
+def test_no_traceback_shows_a_signature(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    written(tmp_path / "tiled.tif", noise(1, 200), **TILED)
+    written(tmp_path / "strips.tif", noise(1, 200), compress="lzw")
+    (tmp_path / "junk.tif").write_bytes(b"no TIFF" * 1000)
+    with object_server(tmp_path, process=True) as server:
+        far = gp.rasters(server.href(name) + SIGNED).stack(resolution=10, **options).chip(100)
+        if name != "junk.tif":
+            assert len(far) == 4  # for which the header is read
+            (tmp_path / name).unlink()
+        with pytest.raises(ReadError) as caught:
+            chips(far, retries=0)
+    shown = "".join(format_exception(caught.value))
+    assert server.href(name) in shown
+    assert "SECRET" not in shown
+
+
+def test_tracebacks_show_what_a_modifier_raised_but_for_a_signature(land: Synthetic) -> None:
+    def refused(item: pystac.Item, query: str) -> None:
+        raise OSError(f"403 for {next(iter(item.assets.values())).href}{query}")
+
+    for query, is_shown in (("", True), (SIGNED, False)):
+        with pytest.raises(ReadError, match="could not be signed, as the modifier failed with OSError: 403") as caught:
+            chips(plan(land.items, modifier=partial(refused, query=query)), retries=0)
+        shown = "".join(format_exception(caught.value))
+        assert ("in refused" in shown) == is_shown
+        assert "SECRET" not in shown
 
 
 def test_a_pipe_reads_by_no_other_pipes_signature(land: Synthetic) -> None:

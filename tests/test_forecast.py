@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from forgetting import forget
 import geopipes as gp
 from geopipes.errors import StepError
 from geopipes.forecasts import Forecast
+from geopipes.forecasts.values import megabytes
 from geopipes.meters import AFAR, DECODING, FETCHING
 from geopipes.read.tiles import shared
 from geopipes.testing import ObjectServer, Synthetic, object_server, synthetic_scenes
@@ -101,6 +103,42 @@ def test_of_files_in_a_store_it_is_what_the_store_is_asked(wide: Synthetic, serv
     assert 0.4 * forecast.needs.requests <= len(asked) - headers <= 1.05 * forecast.needs.requests
     assert forecast.needs.fetched == pytest.approx(report.counts[AFAR].fetched, rel=0.06)
     assert forecast.needs.fetched == pytest.approx(server.sent - sent, rel=0.06 + 0.02 * headers)
+
+
+def test_what_the_disk_holds_is_not_fetched(wide: Synthetic, server: ObjectServer, tmp_path: Path) -> None:
+    cut = cubes(server.served(wide.items)).chip(64)
+    plan, cache = cut.shuffle(seed=0), 5 * 10**6  # tiles are decoded again
+    fetched = batches(plan, cache=cache).explain().needs
+    assert fetched.kept == 0
+    assert "on disk" not in str(batches(plan, cache=cache).explain())
+    pipe = batches(plan, cache=cache, disk=tmp_path)
+    forget()
+    first = pipe.explain().needs
+    assert first.fetched < fetched.fetched == pytest.approx(first.fetched + first.kept, rel=0.1)
+
+    assert len([*batches(cut[: len(cut) // 2], cache=cache, disk=tmp_path)])
+    half = pipe.explain()
+    (line,) = [line for line in str(half).splitlines() if line.startswith("found on disk")]
+    assert megabytes(half.needs.kept) in line
+    assert 0 < half.needs.fetched < 0.7 * first.fetched
+    with pipe.profile() as report:
+        assert len([*pipe]) == half.elements
+    counts = report.counts
+    assert half.needs.fetched == pytest.approx(counts[AFAR].fetched, rel=0.06)
+
+    sent = server.sent
+    again = pipe.explain().needs
+    assert (again.fetched, again.requests) == (0, 0)
+    assert again.kept == pytest.approx(first.fetched + first.kept, rel=0.06)
+    assert server.sent == sent
+
+
+def test_a_disk_that_is_too_small_is_not_counted_on(wide: Synthetic, server: ObjectServer, tmp_path: Path) -> None:
+    plan = cubes(server.served(wide.items)).chip(64).shuffle(seed=0, exact=True)
+    large, small = (
+        batches(plan, cache=5 * 10**6, disk=tmp_path, disk_budget=size).explain().needs for size in (10**9, 10**6)
+    )
+    assert small.fetched > 2 * large.fetched
 
 
 def test_a_part_of_a_long_plan_tells_of_all_of_it(wide: Synthetic) -> None:

@@ -248,6 +248,47 @@ def test_short_programs_end_well_one_after_the_other(
         assert (done.returncode, done.stderr) == (0, ""), f"program {number}: {hows[number % 3]}"
 
 
+FORKED = """
+import multiprocessing, pickle, sys
+from forgetting import forget
+from torch.utils.data import DataLoader
+from geopipes.errors import ForkError
+from geopipes.read.files import opening
+from tests.test_processes_ends import chips
+
+def child(batches):
+    try:
+        next(iter(batches))
+    except ForkError:
+        print("refused, with files open:", len(opening._entries), flush=True)
+
+with open(sys.argv[1], "rb") as file:
+    batches = chips(pickle.load(file), sys.argv[2]).batch(4)
+for last in [0, 1, 2, 3]:
+    forget()
+    for number, _ in enumerate(batches):
+        if number == last: break
+    process = multiprocessing.get_context("fork").Process(target=child, args=(batches,))
+    process.start()
+    process.join(30)
+    print("ended by", process.exitcode, flush=True)
+try:
+    next(iter(DataLoader(batches, batch_size=None, num_workers=2, multiprocessing_context="fork")))
+except ForkError:
+    print("refused")
+"""
+
+
+def test_a_fork_after_a_run_was_left_is_refused_before_a_file_is_opened(
+    server: ObjectServer, program: list[str]
+) -> None:
+    """The child has the headers: it opened them side by side, in which GDAL and PROJ crashed or hung now and then."""
+    server.latency = 0.05
+    command = [sys.executable, "-c", FORKED, program[-1], server.url]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=180, check=False)
+    assert done.stdout.splitlines() == ["refused, with files open: 0", "ended by 0"] * 4 + ["refused"], done.stderr
+
+
 def _counted(url: str | None, land: Synthetic, answers: Any) -> None:
     answers.put(sum(len(batch["chip"]) for batch in chips(land, url).batch(4)))
 

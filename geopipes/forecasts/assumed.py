@@ -61,6 +61,10 @@ class Files:
         self._hrefs[file] = source.href
         return file
 
+    def opened(self, file: File) -> bool:
+        """Say whether a file was opened, and not taken for another."""
+        return file in self._hrefs
+
     def stored(self, planes: Planes, level: int, row: int, col: int) -> list[tuple[File, int, int]]:
         """Give (file, offset, bytes) of what a tile is stored in; offsets are -1 where only GDAL knows them."""
         found: list[tuple[File, int, int]] = []

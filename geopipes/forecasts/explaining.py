@@ -41,7 +41,8 @@ def explain(
     asked for: one of each kind is looked at, and the others are taken to be stored alike. Scenes of one date that
     overlap are counted in full, though a pixel that is valid in the first is not read from the next. Requests to stores
     are counted as if each were answered at once: where several wait, neighbours go together, and a third of the
-    requests or more is saved, as chance has it. What ``read(disk=...)`` holds already is counted as if it were fetched.
+    requests or more is saved, as chance has it. What ``read(disk=...)`` holds of files whose headers are at hand, or
+    will hold when it is needed again, is not fetched: ``needs.kept`` counts it.
 
     Parameters
     ----------
@@ -136,6 +137,7 @@ def _needs(seen: Seen, chips: int) -> Needs:
     return Needs(
         requests=every.requests,
         fetched=every.fetched,
+        kept=every.kept,
         tiles=every.parts,
         decoded=every.decoded,
         again=every.again / every.parts if every.parts else 0.0,
@@ -146,7 +148,8 @@ def _needs(seen: Seen, chips: int) -> Needs:
 def _memory(source: Reading, seen: Seen, batch: Batch | None, *, far: bool) -> Memory:
     chip = _size(source.windows[0])
     in_flight = IN_FLIGHT * source.threads + (batch.n if batch else 0)
-    ahead = min(source.cache // AHEAD, _needs(seen, len(source.windows)).fetched) if far else 0
+    needs = _needs(seen, len(source.windows))
+    ahead = min(source.cache // AHEAD, needs.fetched + needs.kept) if far else 0
     held = source.cache if seen.chips < len(source.windows) else min(seen.held, source.cache)
     return Memory(tiles=held, fetched=ahead, chips=chip * in_flight, batch=chip * batch.n if batch else 0)
 

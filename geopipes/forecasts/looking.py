@@ -12,6 +12,7 @@ from typing import Any, cast
 from geopipes.chips.loading import AHEAD, Reading
 from geopipes.chips.outlooks import OUTLOOK_USES
 from geopipes.forecasts.assumed import Files
+from geopipes.read import kept
 from geopipes.read.ahead.pieces import Job, Piece, Queue, State
 from geopipes.read.draws import current
 from geopipes.read.files import File, assuming
@@ -26,12 +27,14 @@ class Tally:
     Attributes
     ----------
     requests, fetched : ranges of files asked for, and their bytes
+    kept : bytes that lay on disk instead
     tiles, hits : tiles asked for, and those of them that were there
     parts, decoded, again : parts of tiles decoded, their bytes, and how many of them were decoded before
     """
 
     requests: int = 0
     fetched: int = 0
+    kept: int = 0
     tiles: int = 0
     hits: int = 0
     parts: int = 0
@@ -66,16 +69,17 @@ def look(reading: Reading, files: Files, positions: Sequence[int], *, margin: in
     positions : of the chips
     margin : pixels around each that are read too
     """
-    return copy_context().run(_look, reading, files, positions, margin)
+    with kept.keeping(reading.disk, reading.disk_budget) as disk:
+        return copy_context().run(_look, reading, files, positions, margin, disk)
 
 
-def _look(reading: Reading, files: Files, positions: Sequence[int], margin: int) -> Seen:
+def _look(reading: Reading, files: Files, positions: Sequence[int], margin: int, disk: kept.Store | None) -> Seen:
     """Do so, in a context of its own: there, no file is opened for good, and no real run hears of these chips."""
     assuming.set(files)
     tiles, half = Tiles(reading.cache), Tally()
     with tiles.expecting() as uses:
         current.set(uses)
-        run = _Run(reading, files, tiles, uses, margin, iter(positions))
+        run = _Run(reading, files, tiles, uses, margin, iter(positions), disk)
         for number in range(len(positions)):
             if number == len(positions) // 2:
                 half = replace(run.tally)
@@ -93,13 +97,14 @@ class _Run:
     uses: Uses
     margin: int
     following: Iterator[int]
+    disk: kept.Store | None
     tally: Tally = field(default_factory=Tally)
     _told: deque[list[Any]] = field(default_factory=deque)
     _ahead: int = 0
     _before: set[tuple[Any, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._requests = _Requests(self.reading.cache // AHEAD, self.tally)
+        self._requests = _Requests(self.reading.cache // AHEAD, self.tally, self.stands, self.disk)
 
     def read(self) -> None:
         """Read the next chip."""
@@ -164,12 +169,14 @@ class _Run:
 
 
 class _Requests:
-    """The queue of requests to stores, each answered at once."""
+    """The queue of requests to stores, each answered at once, and the disk on which what came is kept."""
 
-    def __init__(self, budget: int, tally: Tally) -> None:
-        self._tally, self._held = tally, 0
+    def __init__(self, budget: int, tally: Tally, stands: Files, disk: kept.Store | None) -> None:
+        self._tally, self._stands, self._disk, self._held = tally, stands, disk, 0
         self._queue = Queue(budget)
         self._pieces: dict[tuple[int, int], Piece] = {}
+        self._come: set[tuple[int, int]] = set()  # what the disk holds of what was fetched
+        self._room = 0 if disk is None else disk.budget
 
     def expect(self, wanted: Sequence[tuple[File, int, int]]) -> None:
         """Ask for what is expected, neighbours together."""
@@ -201,8 +208,31 @@ class _Requests:
             self._sent(job)
 
     def _sent(self, job: Job) -> None:
-        self._tally.requests += 1
-        self._tally.fetched += job.stop - job.start
+        missing = []
         for piece in job.pieces:
-            self._held += piece.stop - piece.start
+            size = piece.stop - piece.start
+            self._held += size
             piece.state = State.HERE
+            if self._on_disk(piece):
+                self._tally.kept += size
+            else:
+                missing.append(piece)
+                self._keep(piece)
+        if missing:
+            self._tally.requests += 1
+            self._tally.fetched += max(piece.stop for piece in missing) - missing[0].start
+
+    def _on_disk(self, piece: Piece) -> bool:
+        """Say whether a piece is kept, or would be by now."""
+        if self._disk is None:
+            return False
+        file, start = piece.file, piece.start
+        return (id(file), start) in self._come or (
+            self._stands.opened(file) and kept.has_tile(self._disk, file.name, file.version, start, piece.stop - start)
+        )
+
+    def _keep(self, piece: Piece) -> None:
+        """Keep a piece that was fetched, while there is room."""
+        self._room -= piece.stop - piece.start
+        if self._room >= 0:
+            self._come.add((id(piece.file), piece.start))

@@ -18,6 +18,7 @@ class Needs:
     ----------
     requests : ranges of files that are asked for, from stores (at most) or disks, without headers
     fetched : their bytes
+    kept : bytes that are taken from the disk of ``read(disk=...)`` instead
     tiles : parts of tiles decoded, one part being the bands of one file
     decoded : their bytes
     again : share of them that had been decoded before
@@ -26,6 +27,7 @@ class Needs:
 
     requests: int
     fetched: int
+    kept: int
     tiles: int
     decoded: int
     again: float
@@ -174,6 +176,7 @@ def _table(needs: Needs, unshuffled: Needs | None) -> str:
     rows = [
         ("requests", [f"{each.requests:,}" for each in orders]),
         ("bytes fetched", [megabytes(each.fetched) for each in orders]),
+        *([("found on disk", [megabytes(each.kept) for each in orders])] if any(each.kept for each in orders) else []),
         ("tiles decoded", [f"{each.tiles:,}" for each in orders]),
         ("bytes decoded", [megabytes(each.decoded) for each in orders]),
         ("decoded again", [f"{each.again:.0%}" for each in orders]),

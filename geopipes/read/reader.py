@@ -25,7 +25,7 @@ from geopipes.read.layers import Layer
 from geopipes.read.planes import Box, blocks, counted_from, cut_to
 from geopipes.read.sheets import Names, Opened, Sheet, planned, sheets
 from geopipes.read.sources import RESAMPLINGS, Stack
-from geopipes.read.stores import located
+from geopipes.read.stores import check_fork, located
 from geopipes.read.tiles import shared
 from geopipes.read.withheld import Withheld
 
@@ -110,7 +110,10 @@ class Reader:
             a file is not what its item states, or lacks a band
         ReadError
             the pixels could not be read: names item, asset, href, window and cause
+        ForkError
+            files lie in stores, and this process is a fork of one that used the network
         """
+        self._check_fork()
         if self._far and ahead.current.get() is None:
             with ahead.fetching() as fetched:
                 with suppress(GeopipesError):  # whoever needs what cannot be had meets it below
@@ -146,7 +149,11 @@ class Reader:
         ------
         Pending
             files in stores are being opened, and this thread is not ``patient``
+        ForkError
+            as `read`
         """
+        if assuming.get() is None:
+            self._check_fork()
         inner = [inside for window in blocks(rows, cols) if (inside := cut_to(self._shape, window))]
         touched = [
             (sheet, window)
@@ -158,6 +165,11 @@ class Reader:
         if self._far and assuming.get() is None:
             self._open_together([sheet for sheet, _ in touched], names)
         return [key for sheet, window in touched for key in _keys(self._opened(sheet, names), window)]
+
+    def _check_fork(self) -> None:
+        """Refuse a fork before anything is opened: of headers that it has, GDAL and PROJ may crash or hang there."""
+        if self._far:
+            check_fork()
 
     def _open_together(self, sheets: Sequence[Sheet], names: Names) -> None:
         """Open files in stores side by side: each waits for the network."""

@@ -18,8 +18,9 @@ from rasterio._path import _parse_path
 from rasterio.errors import RasterioError
 
 from geopipes.errors import ReadError, SourceError
-from geopipes.read.failures import Signature, SigningError
+from geopipes.read.failures import Signature, SigningError, shown
 from geopipes.read.files import named
+from geopipes.read.hrefs import unsigned_within
 from geopipes.read.placing import placement
 from geopipes.read.sources import Source, Variable
 from geopipes.read.stores.locations import local_path
@@ -57,7 +58,7 @@ def layers(variable: Variable, grid: GeoBox) -> Iterator[Layer]:
                 try:
                     href = Signature(source).href
                 except SigningError as error:
-                    raise ReadError(f"{named(source)}: {error}") from error
+                    raise ReadError(f"{named(source)}: {unsigned_within(str(error))}") from shown(error)
                 rasters = tuple(single_band(source, href, band, dtype) for band in source.bands)
                 yield Layer(step, rasters, bounds)
 
@@ -142,4 +143,5 @@ def reading(raster: str) -> Iterator[None]:
         cause: BaseException = error
         while (before := cause.__cause__ or cause.__context__) is not None:
             cause = before  # the first one says what happened, and the others that something did
-        raise ReadError(f"{name} could not be read: {str(cause).replace(path, 'the file')}") from error
+        below = None if "?" in path else error  # whose text may hold the raster, and so its signature
+        raise ReadError(f"{name} could not be read: {str(cause).replace(path, 'the file')}") from below

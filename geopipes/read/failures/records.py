@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from traceback import format_exception
 from typing import TYPE_CHECKING, Literal, Self
 
 from geopipes.errors import ReadError
@@ -64,6 +65,12 @@ class Failure:
     def tried(self) -> str:
         """The kind, and how often it was tried."""
         return f"{self.kind}; tried {'once' if self.attempts == 1 else f'{self.attempts} times'}"
+
+
+def shown(error: BaseException, signed: str = "", href: str = "") -> BaseException | None:
+    """Give what caused an error, to stand below it in a traceback; None where that would show a signature."""
+    text = "".join(format_exception(error))
+    return error if unsigned_within(unsigned_text(text, signed, href)) == text else None
 
 
 def unsigned_text(text: str, signed: str, href: str) -> str:

@@ -12,7 +12,7 @@ from geopipes.meters import RETRYING, timed
 from geopipes.read.failures.asking import asking
 from geopipes.read.failures.causes import Cause, classified, is_remote, outdated, replaced
 from geopipes.read.failures.policies import FIRST_WAIT, LONGEST_ASKED, LONGEST_WAIT
-from geopipes.read.failures.records import Failure, unsigned_text
+from geopipes.read.failures.records import Failure, shown, unsigned_text
 from geopipes.read.failures.signing import Signature
 from geopipes.read.hrefs import unsigned
 from geopipes.threads import pause
@@ -75,7 +75,7 @@ def persist(
                 mend(href)  # for whoever reads it later
                 if not outdated(error):
                     _remember(what, failure)
-                raise failure.error() from error
+                raise failure.error() from shown(error, href, source.href)
             continue
         if attempts > 1:
             asking.get().took("recovered", Failure.of(source, cause.kind, message, attempts))

@@ -19,7 +19,19 @@ from geopipes.read.hrefs import unsigned
 from geopipes.read.kept.places import flush, headers, keeping, tiles
 from geopipes.read.kept.store import Store
 
-__all__ = ["Head", "Store", "flush", "forget_head", "head", "keep_head", "keep_tile", "keeping", "tile", "tiles"]
+__all__ = [
+    "Head",
+    "Store",
+    "flush",
+    "forget_head",
+    "has_tile",
+    "head",
+    "keep_head",
+    "keep_tile",
+    "keeping",
+    "tile",
+    "tiles",
+]
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,11 @@ def tile(store: Store, href: str, version: str, offset: int, count: int) -> byte
     offset, count : which bytes
     """
     return store.get("tile", unsigned(href), version, offset, count)
+
+
+def has_tile(store: Store, href: str, version: str, offset: int, count: int) -> bool:
+    """Say whether bytes of a file are kept: see `tile`."""
+    return store.has("tile", unsigned(href), version, offset, count)
 
 
 def keep_tile(store: Store, href: str, version: str, offset: int, data: bytes) -> None:

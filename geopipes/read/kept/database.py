@@ -97,6 +97,10 @@ class Database:
             return None
         return row[1]
 
+    def has(self, key: bytes) -> bool:
+        """Say whether something is kept under a key, without reading it."""
+        return self._safely("read", lambda connection: connection.execute(HAS, (key,)).fetchone()) is not None
+
     def write(self, puts: Mapping[bytes, bytes], used: Mapping[bytes, int]) -> None:
         """Keep bytes under keys, in one transaction, and note when others were used.
 
@@ -191,6 +195,7 @@ class Database:
 
 USED = "UPDATE kept SET used = max(used, ?) WHERE key = ?"
 FIND = "SELECT crc, data FROM kept JOIN stored USING (id) WHERE key = ?"
+HAS = "SELECT 1 FROM kept WHERE key = ?"
 INSERT = "INSERT INTO kept (key, used, crc) VALUES (?, ?, ?)"
 REMOVE = "DELETE FROM kept WHERE id = (SELECT id FROM kept ORDER BY used, id LIMIT 1)"
 

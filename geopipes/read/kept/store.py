@@ -70,6 +70,13 @@ class Store:
             self._note(key)
         return data
 
+    def has(self, *name: object) -> bool:
+        """Say whether something is kept under a name; it does not count as a use."""
+        key = _key(name)
+        with suppress(sqlite3.Error, OSError):  # locked, or gone: as if nothing were kept
+            return key in self._pending or self._database.has(key)
+        return False
+
     def put(self, data: bytes, *name: object) -> None:
         """Keep bytes under a name; other bytes that were kept under it go."""
         key = _key(name)

@@ -1,7 +1,7 @@
 """Files that lie in stores, far away: where a href leads, who asks, and what a store says. No pixels here."""
 
 from geopipes.read.kept import Head
-from geopipes.read.stores.clients import get
+from geopipes.read.stores.clients import check_fork, get
 from geopipes.read.stores.faults import StoreError
 from geopipes.read.stores.heads import forget, head, known, name_of
 from geopipes.read.stores.locations import Location, located
@@ -11,6 +11,7 @@ __all__ = [
     "Head",
     "Location",
     "StoreError",
+    "check_fork",
     "forget",
     "get",
     "head",

@@ -61,11 +61,13 @@ def head(location: Location) -> Head:
     ------
     StoreError
         it could not be read
+    ForkError
+        this process is a fork of one that used the network
     """
+    check_fork()  # first: what is refused must not depend on what lies here or on disk
     with _lock:
         found = _heads.get(name_of(location))
     if found is None:
-        check_fork()  # before the disk is asked: what hangs must not depend on what lies there
         found = kept.head(name_of(location))
         if found is None:
             found = read_head(location)
