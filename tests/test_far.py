@@ -141,6 +141,24 @@ def test_a_run_asks_for_each_byte_once_and_for_neighbours_together(land: Synthet
     assert len(tiles) <= len({request.path for request in tiles}) * 2
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_files_of_chips_ahead_are_opened_and_fetched_while_others_are_read(
+    land: Synthetic, server: ObjectServer, threads: int
+) -> None:
+    far = plan(server.served(land.items))
+    second = {item.id for item in land.items if item.id.split("_")[1].startswith("15")}
+    assert 0 < len(second) < len(land.items)
+    forget()
+    asked = len(server.requests)
+    run: Any = iter(far.read(threads=threads))
+    with closing(run):
+        for _ in range(3 - threads + 1):  # with those ahead, none of the second zone is begun
+            next(run)
+            time.sleep(0.3)
+        fetched = {request.path.split("/")[-2] for request in server.requests[asked:] if request.start}
+    assert second <= fetched
+
+
 def test_bands_and_dates_of_a_chip_are_asked_for_side_by_side(land: Synthetic, tmp_path: Path) -> None:
     with object_server(folder(land), latency=0.2) as server:
         far = plan(server.served(land.items))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 import geopipes as gp
+from geopipes.chips import outlooks
 from geopipes.errors import ReadError
 from geopipes.read.files import close_files, opening
 from geopipes.read.files.fitting import Unfit
@@ -250,6 +251,29 @@ def test_next_uses_evict_better_than_age(scenes: dict[str, Path], monkeypatch: p
     foreseen = decoded(chips)
     monkeypatch.setattr(Uses, "add", lambda uses, keys: None)
     assert foreseen < 0.9 * decoded(chips)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_the_cache_is_told_of_some_chips_ahead_and_not_of_all(
+    scenes: dict[str, Path], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    told: list[int] = []
+    really = Uses.add
+
+    def add(uses: Uses, keys: list[Any]) -> None:
+        told.append(len(keys))
+        really(uses, keys)
+
+    monkeypatch.setattr(outlooks, "OUTLOOK_USES", 16)
+    monkeypatch.setattr(Uses, "add", add)
+    plan = stacked(scenes["deflate"]).chip(8)
+    for _ in range(5):  # whoever comes second waits for the first, that opens files
+        close_files()
+        told.clear()
+        run: Any = iter(plan.read(threads=threads))
+        with closing(run):
+            next(run)
+        assert 0 < len(told) < len(plan) // 10
 
 
 def test_a_cache_stays_within_its_budget(scenes: dict[str, Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from threading import Condition, Event, Lock, Thread, current_thread
@@ -58,6 +58,7 @@ class Fetching:
         self._queue = Queue(budget)
         self._calls: deque[Call] = deque()
         self._calling: dict[Hashable, Call] = {}  # until they have ended
+        self._ended: set[Hashable] = set()  # until all are whose end somebody waits for
         self._threads: list[Thread] = []
         self._idle = self._held = 0
         self._closed = False
@@ -142,21 +143,27 @@ class Fetching:
         if data is not None and self._disk is not None:
             kept.keep_tile(self._disk, file.name, file.version, offset, bytes(data))
 
-    def call(self, functions: Iterable[tuple[Hashable, Callable[[], object]]]) -> list[Event]:
+    def call(self, functions: Sequence[tuple[Hashable, Callable[[], object]]]) -> list[Event]:
         """Have functions called that wait for the network, each by its name once at a time; errors are not looked at.
+
+        Who asks again, while some have not ended, does not have the others called again.
 
         Returns
         -------
-        for each, what is set when it has ended, or the run has
+        for each that has not ended, what is set when it has, or the run has
         """
         found: list[Call] = []
         with self._lock:
             for name, function in functions:
+                if name in self._ended:
+                    continue
                 call = self._calling.get(name)
                 if call is None:
                     call = self._calling[name] = Call(name, function, Event())
                     self._calls.append(call)
                 found.append(call)
+            if not found:
+                self._ended.difference_update(name for name, _ in functions)
             if self._closed:
                 self._end_calls()
             self._begin()
@@ -252,6 +259,7 @@ class Fetching:
                     task.function()
                 with self._lock:
                     self._calling.pop(task.name, None)
+                    self._ended.add(task.name)
                 task.done.set()
             else:
                 self._fetch(task)
