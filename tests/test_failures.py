@@ -992,7 +992,7 @@ def test_retries_and_skips_are_shown(holey: Holey, fields: Synthetic, capsys: py
         list(chips)
     lines = report.table()["refused"]
     assert lines[lines.index.str.startswith("read(")].tolist() == [holey.skipped]
-    with object_server(root(fields), faults=[Fault("error", share=0.3)]) as server:
+    with object_server(root(fields), faults=[Fault("error")]) as server:
         chips = samples(planned(server.served(fields.items)).read(), 64)
         loader = chips.loader(progress=True)
         with loader.profile() as report:

@@ -107,10 +107,8 @@ class Outlook:
         position = self._next.popleft()
         self._uses.add(keys)
         if any(planes.afar for planes, *_ in keys):
-            wanted = ahead.stored(keys, shared())
             self._afar[position] = keys
-            self._stored.setdefault(position, []).extend(wanted)
-            self.fetched.expect(wanted)
+            self._stored.setdefault(position, []).extend(self.fetched.expect(ahead.stored(keys, shared())))
         self._told[position] = len(keys)
         self._ahead += len(keys)
         return True

@@ -66,14 +66,15 @@ def together(calls: Sequence[tuple[Hashable, Callable[[], object]]]) -> None:
             raise Closed("the run has ended")
 
 
-def stored(keys: Iterable[Any], tiles: Any) -> list[Wanted]:
-    """Give what is to be fetched from stores for tiles, by their keys, that are not decoded."""
-    return [
-        wanted
-        for planes, level, row, col, *mask in keys
-        if not mask and planes.afar
-        for wanted in planes.stored(level, row, col, tiles)
-    ]
+def stored(keys: Iterable[Any], tiles: Any) -> Iterator[Wanted]:
+    """Give what is to be fetched from stores for tiles, by their keys, that are not decoded.
+
+    Each is looked at when it is asked for: whoever takes it down does so before the bytes of a tile, that another
+    thread decodes meanwhile, are gone.
+    """
+    for planes, level, row, col, *mask in keys:
+        if not mask and planes.afar:
+            yield from planes.stored(level, row, col, tiles)
 
 
 __all__ = [

@@ -75,14 +75,22 @@ class Fetching:
         """Whether there are as many calls as there may be requests."""
         return len(self._calling) >= self._requests
 
-    def expect(self, wanted: Iterable[Wanted]) -> None:
-        """Expect a use of each (file, offset, bytes), after all that is expected already; `begin` fetches them."""
-        with self._lock:
+    def expect(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+        """Expect a use of each (file, offset, bytes), after all that is expected already; `begin` fetches them.
+
+        Returns
+        -------
+        those that are expected
+        """
+        expected: list[Wanted] = []
+        with self._lock:  # nobody takes bytes while it is looked which of them are needed
             for file, offset, count in wanted:
                 piece = self._piece(file, offset, count)
                 piece.uses += 1
                 if piece.state is State.IDLE:
                     self._queue.add(piece, now=False)
+                expected.append((file, offset, count))
+        return expected
 
     def begin(self) -> None:
         """Begin to fetch what is expected: once some of it is known, as neighbours come in one request."""
