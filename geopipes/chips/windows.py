@@ -281,16 +281,16 @@ class Windows(Sequence[Any]):
 
     def window(self, position: int) -> tuple[Cube, Window]:
         """Give the cube and the window (without margin) of the chip at a position."""
-        _, cube, start, row, col = self._placed(position)
+        _, cube, start, row, col = self._place(position)
         time = None if self.dates is None else slice(start, start + self.dates)
         window = Window(slice(row, row + self.size[0]), slice(col, col + self.size[1]), time)
         return self.cubes[cube], window
 
     def id(self, position: int) -> int:
         """Give the id of the chip at a position."""
-        return self._placed(position)[0]
+        return self._place(position)[0]
 
-    def _placed(self, position: int) -> tuple[int, ...]:
+    def _place(self, position: int) -> tuple[int, ...]:
         """Give `PLACE` of the chip at a position."""
         try:
             position = range(len(self))[position]
