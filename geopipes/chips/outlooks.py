@@ -16,7 +16,7 @@ from geopipes.read.failures import asking
 from geopipes.read.tiles import Uses, shared
 
 OUTLOOK_USES = 8000
-"""Tile uses ahead that the cache is told of: a shuffled epoch then decodes 1.40 times what it needs; told of all 1.37."""
+"""Tile uses ahead that the cache is told of: a shuffled epoch decodes 1.40 times what it needs; told of all 1.37."""
 
 OUTLOOK_CHIPS = 4
 """Chips ahead that are looked at for each that is read, until the outlook is full."""
